@@ -1,0 +1,279 @@
+//! The engine: everything between [`Backplane`] and a [`Link`](crate::driver::Link), once, for every backend.
+//!
+//! ```text
+//! publish -> lane -> link -> broker -> link -> router -> subscription queue
+//!                      supervisor (lifecycle, backoff, probe)
+//! ```
+
+mod backoff;
+mod core;
+mod fate;
+mod lane;
+mod lifecycle;
+mod probe;
+mod router;
+mod supervisor;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use self::core::Core;
+pub(crate) use self::fate::LinkFate;
+pub(crate) use self::router::Router;
+use self::router::{Claimed, SubscriptionId};
+use self::supervisor::{FirstResult, Supervisor};
+use crate::backplane::Backplane;
+use crate::capability::Capabilities;
+use crate::driver::Driver;
+use crate::error::{
+    ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, NotSent,
+    PublishError, PublishErrorKind, SubscribeError, SubscribeErrorKind,
+};
+use crate::name::{Channel, NodeId, Prefix};
+use crate::options::NodeOptions;
+use crate::state::{ConnectionState, Events, StateCell, StateWatch};
+use crate::stats::Stats;
+use crate::subscription::{Subscribe, Subscribed, Subscription, SubscriptionControl};
+
+/// A node on any [`Driver`]: the engine that makes a [`Backplane`] of it.
+///
+/// It reconnects by itself, for ever (rule R1); subscriptions outlive outages (rule L9). Dropping it
+/// closes it in the background; [`close`](Backplane::close) waits for the end.
+pub struct Node<D: Driver> {
+    core: Arc<Core<D::Link>>,
+    capabilities: Capabilities,
+    endpoint: String,
+}
+
+impl<D: Driver> Node<D> {
+    /// Attaches to the broker, and fails when that does not work at the first try (rule R6).
+    ///
+    /// # Errors
+    /// [`ConnectError`] names the address and the reason.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn connect(driver: D, options: NodeOptions) -> Result<Self, ConnectError> {
+        let endpoint = driver.endpoint();
+        let (first, attached) = oneshot::channel();
+        let node = Self::start(driver, options, Some(first)).map_err(|error| {
+            ConnectError::new(ConnectErrorKind::InvalidOption, &endpoint, Some(error.into()))
+        })?;
+        match attached.await {
+            Ok(Ok(())) => Ok(node),
+            Ok(Err(error)) => {
+                node.close().await;
+                Err(error)
+            }
+            // The supervisor answers before it ends, unless the runtime ends it.
+            Err(_) => Err(ConnectError::new(ConnectErrorKind::Unreachable, endpoint, None)),
+        }
+    }
+
+    /// Returns at once a node that attaches when the broker appears (rule R6).
+    ///
+    /// # Errors
+    /// [`InvalidOption`] when an option has an impossible value.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect_lazy(driver: D, options: NodeOptions) -> Result<Self, InvalidOption> {
+        Self::start(driver, options, None)
+    }
+
+    fn start(
+        driver: D,
+        options: NodeOptions,
+        first: Option<FirstResult>,
+    ) -> Result<Self, InvalidOption> {
+        options.validate()?;
+        let mut capabilities = driver.capabilities();
+        if let Some(limit) = options.max_payload {
+            capabilities.max_payload = capabilities.max_payload.min(limit);
+        }
+        let state = StateCell::new(ConnectionState::Connecting { attempt: 1 });
+        let endpoint = driver.endpoint();
+        let core = Arc::new(Core::new(options, state, runtime::Handle::current()));
+        let supervisor = Supervisor::new(Arc::clone(&core), driver, first);
+        core.tasks.spawn(supervisor.run());
+        core.tasks.close();
+        Ok(Self { core, capabilities, endpoint })
+    }
+
+    async fn send(&self, channel: &Channel, payload: Bytes) -> lane::Outcome {
+        let limit = self.capabilities.max_payload;
+        let refused = if self.core.is_closed() {
+            NotSent::Closed
+        } else if payload.len() > limit {
+            NotSent::TooLarge { size: payload.len(), limit }
+        } else if let Some(_pending) = self.core.pend() {
+            let lane = self.core.lanes.get(self.core.router.prefix(), channel);
+            return lane::publish(&self.core, lane, payload).await;
+        } else {
+            NotSent::Overloaded
+        };
+        self.core.counters.not_sent.add(1);
+        Err(lane::Failure::not_sent(refused))
+    }
+}
+
+#[async_trait]
+impl<D: Driver> Backplane for Node<D> {
+    fn node_id(&self) -> NodeId {
+        self.core.router.node_id()
+    }
+
+    fn prefix(&self) -> &Prefix {
+        self.core.router.prefix()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
+        self.send(channel, payload).await.map_err(|failure| match failure.kind {
+            PublishErrorKind::NotSent(why) => {
+                PublishError::not_sent(channel, why, failure.into_source())
+            }
+            PublishErrorKind::Unknown(why) => {
+                PublishError::unknown(channel, why, failure.into_source())
+            }
+        })
+    }
+
+    async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
+        let capacity = request.queue_capacity().unwrap_or(self.core.options.queue_capacity);
+        let Some((id, queue)) = self.core.router.open(capacity, request.is_without_own()) else {
+            return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
+        };
+        let control = Arc::new(Control {
+            router: Arc::clone(&self.core.router),
+            id,
+            within: self.core.options.subscribe_timeout,
+        });
+        // From here on, dropping the subscription takes everything back (rule S7).
+        let subscription = Subscription::new(queue, Arc::clone(&control) as _);
+        control.subscribe(request.channels().to_vec(), request.is_deferred()).await?;
+        Ok(subscription)
+    }
+
+    fn state(&self) -> ConnectionState {
+        self.core.state.current()
+    }
+
+    fn watch(&self) -> StateWatch {
+        self.core.state.watch()
+    }
+
+    fn events(&self) -> Events {
+        self.core.state.events()
+    }
+
+    async fn health(&self) -> Result<(), HealthError> {
+        if self.core.is_closed() {
+            return Err(HealthError::new(HealthErrorKind::Closed, None));
+        }
+        let Some(attached) = self.core.attached() else {
+            return Err(HealthError::new(HealthErrorKind::Unavailable, None));
+        };
+        let probe = probe::probe(&self.core.router, &*attached.link);
+        tokio::select! {
+            biased;
+            probed = timeout(self.core.options.heartbeat_timeout, probe) => match probed {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(HealthError::new(HealthErrorKind::Unhealthy, Some(error.into())))
+                }
+                Err(_) => Err(HealthError::new(HealthErrorKind::Unhealthy, None)),
+            },
+            () = attached.fate.ended() => {
+                Err(HealthError::new(HealthErrorKind::Unavailable, None))
+            }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        self.core.router.stats()
+    }
+
+    async fn close(&self) {
+        self.core.set_closed();
+        self.core.tasks.wait().await;
+    }
+}
+
+impl<D: Driver> Drop for Node<D> {
+    fn drop(&mut self) {
+        self.core.set_closed();
+    }
+}
+
+impl<D: Driver> fmt::Debug for Node<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.node_id())
+            .field("prefix", self.prefix())
+            .field("endpoint", &self.endpoint)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Subscription`] holds of the engine.
+struct Control {
+    router: Arc<Router>,
+    id: SubscriptionId,
+    within: std::time::Duration,
+}
+
+#[async_trait]
+impl SubscriptionControl for Control {
+    async fn subscribe(
+        &self,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let failed = |kind| SubscribeError::new(kind, None);
+        let (claim, done) = match self.router.claim(self.id, &channels, deferred) {
+            Ok(Claimed::InForce) => return Ok(Subscribed::InForce),
+            Ok(Claimed::Deferred) => return Ok(Subscribed::Deferred),
+            Ok(Claimed::Waiting(claim, done)) => (claim, done),
+            Err(kind) => return Err(failed(kind)),
+        };
+        match timeout(self.within, done).await {
+            Ok(Ok(Ok(()))) => {
+                claim.confirm();
+                Ok(Subscribed::InForce)
+            }
+            Ok(Ok(Err(kind))) => Err(failed(kind)),
+            Ok(Err(_)) => Err(failed(SubscribeErrorKind::Closed)),
+            Err(_) => Err(failed(SubscribeErrorKind::Timeout)),
+        }
+    }
+
+    fn unsubscribe(&self, channels: &[Channel]) {
+        self.router.leave(self.id, channels);
+    }
+
+    fn channels(&self) -> Vec<Channel> {
+        self.router.channels(self.id)
+    }
+
+    fn is_deferred(&self) -> bool {
+        self.router.is_deferred(self.id)
+    }
+
+    fn close(&self) {
+        self.router.remove(self.id);
+    }
+}

@@ -1,0 +1,221 @@
+//! How a node behaves: [`NodeOptions`].
+
+use std::time::Duration;
+
+use crate::error::InvalidOption;
+use crate::name::Prefix;
+
+/// How a node behaves, whatever its backend. Checked by the constructor that takes it.
+///
+/// ```
+/// use std::time::Duration;
+/// use backplane_core::{NodeOptions, Prefix};
+///
+/// let options = NodeOptions::new(Prefix::new("shop")?)
+///     .heartbeat_interval(Duration::from_millis(500))
+///     .queue_capacity(10_000);
+/// assert!(options.validate().is_ok());
+/// # Ok::<(), backplane_core::InvalidName>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeOptions {
+    pub(crate) prefix: Prefix,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) publish_timeout: Duration,
+    pub(crate) subscribe_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) heartbeat_timeout: Duration,
+    pub(crate) backoff_initial: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) queue_capacity: usize,
+    pub(crate) max_payload: Option<usize>,
+    pub(crate) max_pending: usize,
+    pub(crate) max_batch_messages: usize,
+    pub(crate) max_batch_bytes: usize,
+    pub(crate) subscribe_batch: usize,
+}
+
+impl NodeOptions {
+    /// The defaults, for this prefix.
+    #[must_use]
+    pub const fn new(prefix: Prefix) -> Self {
+        Self {
+            prefix,
+            connect_timeout: Duration::from_secs(2),
+            publish_timeout: Duration::from_secs(2),
+            subscribe_timeout: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_secs(2),
+            heartbeat_timeout: Duration::from_secs(2),
+            backoff_initial: Duration::from_millis(50),
+            backoff_max: Duration::from_millis(500),
+            queue_capacity: 4096,
+            max_payload: None,
+            max_pending: 65_536,
+            max_batch_messages: 512,
+            max_batch_bytes: 256 * 1024,
+            subscribe_batch: 1024,
+        }
+    }
+
+    /// The namespace that the node shares with the others of its deployment.
+    #[must_use]
+    pub fn prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// How long one try to attach may take, until the connection is ready. Default 2 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the broker may take to accept a message. After it the outcome is
+    /// [`Unknown`](crate::Unknown), and the broker counts as gone. Default 2 s.
+    #[must_use]
+    pub const fn publish_timeout(mut self, timeout: Duration) -> Self {
+        self.publish_timeout = timeout;
+        self
+    }
+
+    /// How long a subscribe may wait for the broker's confirmation. Default 5 s.
+    #[must_use]
+    pub const fn subscribe_timeout(mut self, timeout: Duration) -> Self {
+        self.subscribe_timeout = timeout;
+        self
+    }
+
+    /// How often a probe is sent through the broker and back. A frozen or mute broker is
+    /// noticed within this interval plus the [timeout](Self::heartbeat_timeout) (rules L6 and L7).
+    /// Default 2 s.
+    #[must_use]
+    pub const fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// How long a probe may take. Default 2 s.
+    #[must_use]
+    pub const fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = timeout;
+        self
+    }
+
+    /// The pause after the first failed try to attach. It doubles with each further failure, up to
+    /// [`backoff_max`](Self::backoff_max), and is shortened by up to half at random. Default 50 ms.
+    #[must_use]
+    pub const fn backoff_initial(mut self, pause: Duration) -> Self {
+        self.backoff_initial = pause;
+        self
+    }
+
+    /// The longest pause between two tries to attach. Default 500 ms.
+    #[must_use]
+    pub const fn backoff_max(mut self, pause: Duration) -> Self {
+        self.backoff_max = pause;
+        self
+    }
+
+    /// How many messages a subscription's queue holds, unless the subscription
+    /// [says otherwise](crate::Subscribe::capacity). At least 1. Default 4096.
+    #[must_use]
+    pub const fn queue_capacity(mut self, messages: usize) -> Self {
+        self.queue_capacity = messages;
+        self
+    }
+
+    /// Lowers the largest payload, in bytes. Default, and upper bound: what the backend allows.
+    #[must_use]
+    pub const fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = Some(bytes);
+        self
+    }
+
+    /// How many publishes may wait for their turn, over all channels; one more fails with
+    /// [`NotSent::Overloaded`](crate::NotSent::Overloaded). At least 1. Default 65 536.
+    #[must_use]
+    pub const fn max_pending(mut self, messages: usize) -> Self {
+        self.max_pending = messages;
+        self
+    }
+
+    /// How many messages to one channel may leave in one frame. At least 1. Default 512.
+    #[must_use]
+    pub const fn max_batch_messages(mut self, messages: usize) -> Self {
+        self.max_batch_messages = messages;
+        self
+    }
+
+    /// How many payload bytes may leave in one frame of several messages; a larger message leaves alone.
+    /// Default 256 KiB.
+    #[must_use]
+    pub const fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// How many channels are subscribed or unsubscribed in one request to the broker (rule S5). At least
+    /// 1. Default 1024.
+    #[must_use]
+    pub const fn subscribe_batch(mut self, channels: usize) -> Self {
+        self.subscribe_batch = channels;
+        self
+    }
+
+    /// Checks the values. The constructors of a node do it too.
+    ///
+    /// # Errors
+    /// [`InvalidOption`] names the first option with an impossible value.
+    pub fn validate(&self) -> Result<(), InvalidOption> {
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (name, value) in [
+            ("connect_timeout", self.connect_timeout),
+            ("publish_timeout", self.publish_timeout),
+            ("subscribe_timeout", self.subscribe_timeout),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("heartbeat_timeout", self.heartbeat_timeout),
+            ("backoff_initial", self.backoff_initial),
+            ("backoff_max", self.backoff_max),
+        ] {
+            if value < Duration::from_millis(1) || value > day {
+                let problem = format!("{value:?} is not between 1 ms and 24 h");
+                return Err(InvalidOption { name, problem });
+            }
+        }
+        for (name, value) in [
+            ("queue_capacity", self.queue_capacity),
+            ("max_pending", self.max_pending),
+            ("max_batch_messages", self.max_batch_messages),
+            ("subscribe_batch", self.subscribe_batch),
+        ] {
+            if value == 0 {
+                return Err(InvalidOption { name, problem: "must be at least 1".to_owned() });
+            }
+        }
+        if self.backoff_initial > self.backoff_max {
+            let problem = format!(
+                "{:?} is more than backoff_max, {:?}",
+                self.backoff_initial, self.backoff_max
+            );
+            return Err(InvalidOption { name: "backoff_initial", problem });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let options = || NodeOptions::new(Prefix::unprefixed());
+        assert_eq!(options().validate(), Ok(()));
+        let refused = |options: NodeOptions| options.validate().unwrap_err().name;
+        assert_eq!(refused(options().queue_capacity(0)), "queue_capacity");
+        assert_eq!(refused(options().heartbeat_timeout(Duration::ZERO)), "heartbeat_timeout");
+        assert_eq!(refused(options().backoff_initial(Duration::from_secs(9))), "backoff_initial");
+        assert_eq!(refused(options().connect_timeout(Duration::MAX)), "connect_timeout");
+    }
+}

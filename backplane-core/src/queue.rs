@@ -1,0 +1,283 @@
+//! The bounded queue between a backend's read path and a [`Subscription`](crate::Subscription).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::message::{Delivery, Gap, Message};
+use crate::name::Channel;
+
+/// Makes a queue for up to `capacity` messages (at least one).
+///
+/// Gaps have room of their own, so that none is ever lost: when the queue is full, messages are
+/// counted into one overflow gap at the end; when as many gaps as `capacity` wait unread, a new one
+/// is merged into the last.
+#[must_use]
+pub fn queue(capacity: usize) -> (QueueWriter, QueueReader) {
+    let capacity = capacity.max(1);
+    let shared = Arc::new(Shared { capacity, state: Mutex::new(State::default()) });
+    (QueueWriter(Arc::clone(&shared)), QueueReader(shared))
+}
+
+/// The writing side of a subscription's queue. Never blocks.
+#[derive(Clone, Debug)]
+pub struct QueueWriter(Arc<Shared>);
+
+/// The reading side of a subscription's queue.
+#[derive(Debug)]
+pub struct QueueReader(Arc<Shared>);
+
+/// What became of the messages that were pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// Messages that were queued.
+    pub queued: u64,
+    /// Messages that did not fit, and were counted into an overflow gap.
+    pub overflowed: u64,
+    /// Whether that gap is a new one.
+    pub new_gap: bool,
+}
+
+impl QueueWriter {
+    /// Queues messages in order. What does not fit is counted into a gap at this place (rule B2).
+    /// After [`QueueWriter::close`] it does nothing.
+    pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Pushed {
+        let mut pushed = Pushed::default();
+        let mut state = self.0.lock();
+        if state.closed {
+            return pushed;
+        }
+        for message in messages {
+            if state.messages < self.0.capacity {
+                state.items.push_back(Delivery::Message(message));
+                state.messages += 1;
+                pushed.queued += 1;
+            } else {
+                pushed.overflowed += 1;
+            }
+        }
+        if pushed.overflowed > 0 {
+            pushed.new_gap = state.push_gap(Gap::overflow(pushed.overflowed), self.0.capacity);
+        }
+        state.wake();
+        pushed
+    }
+
+    /// Queues a gap. Returns whether it is a new one, and not merged into the last.
+    pub fn push_gap(&self, gap: Gap) -> bool {
+        let mut state = self.0.lock();
+        if state.closed {
+            return false;
+        }
+        let new = state.push_gap(gap, self.0.capacity);
+        state.wake();
+        new
+    }
+
+    /// Takes the queued messages of these channels out again (rule S2).
+    pub fn purge(&self, channels: &[Channel]) {
+        let mut state = self.0.lock();
+        state.items.retain(
+            |item| !matches!(item, Delivery::Message(m) if channels.contains(m.channel())),
+        );
+        state.messages =
+            state.items.iter().filter(|item| matches!(item, Delivery::Message(_))).count();
+    }
+
+    /// Ends the stream after what is queued (rule C1).
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.wake();
+    }
+}
+
+impl QueueReader {
+    /// The next delivery; `None` when the queue was closed and is empty.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let mut state = self.0.lock();
+        match state.pop() {
+            Some(item) => Poll::Ready(Some(item)),
+            None if state.closed => Poll::Ready(None),
+            None => {
+                match &mut state.reader {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next delivery, if there is one already.
+    pub fn try_recv(&mut self) -> Option<Delivery> {
+        self.0.lock().pop()
+    }
+
+    /// How many deliveries wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().items.len()
+    }
+
+    /// Whether no delivery waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Delivery>,
+    /// How many of the items are messages; the rest are gaps.
+    messages: usize,
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+impl State {
+    /// Two overflows in a row are one gap; outages keep a gap each, as long as there is room.
+    fn push_gap(&mut self, gap: Gap, capacity: usize) -> bool {
+        let gaps = self.items.len() - self.messages;
+        let full = gaps >= capacity;
+        match self.items.back_mut() {
+            Some(Delivery::Gap(last)) if full || (gap.outages() == 0 && last.outages() == 0) => {
+                last.merge(gap);
+                false
+            }
+            // Full of gaps with a message behind the last: merge at the next gap from the end.
+            Some(Delivery::Message(_)) if full => match self.last_gap() {
+                Some(last) => {
+                    last.merge(gap);
+                    false
+                }
+                None => self.append_gap(gap),
+            },
+            _ => self.append_gap(gap),
+        }
+    }
+
+    fn append_gap(&mut self, gap: Gap) -> bool {
+        self.items.push_back(Delivery::Gap(gap));
+        true
+    }
+
+    fn last_gap(&mut self) -> Option<&mut Gap> {
+        self.items.iter_mut().rev().find_map(|item| match item {
+            Delivery::Gap(gap) => Some(gap),
+            Delivery::Message(_) => None,
+        })
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let item = self.items.pop_front()?;
+        if matches!(item, Delivery::Message(_)) {
+            self.messages -= 1;
+        }
+        Some(item)
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{Missed, OutageAccount};
+    use crate::name::NodeId;
+
+    fn message(channel: &str, n: u8) -> Message {
+        Message::new(
+            Channel::new(channel).unwrap(),
+            Bytes::copy_from_slice(&[n]),
+            NodeId::from_u64(1),
+        )
+    }
+
+    fn drain(reader: &mut QueueReader) -> Vec<String> {
+        std::iter::from_fn(|| reader.try_recv())
+            .map(|item| match item {
+                Delivery::Message(m) => format!("{}", m.payload()[0]),
+                Delivery::Gap(gap) => format!("gap {:?} {}", gap.missed(), gap.outages()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn overflow_is_one_gap_with_the_exact_count_at_its_place() {
+        let (writer, mut reader) = queue(2);
+        writer.push((0..5).map(|n| message("c", n)));
+        writer.push([message("c", 5)]);
+        assert!(matches!(reader.try_recv(), Some(Delivery::Message(_))));
+        writer.push([message("c", 6), message("c", 7)]);
+        assert_eq!(drain(&mut reader), ["1", "gap Exactly(4) 0", "6", "gap Exactly(1) 0"]);
+    }
+
+    #[test]
+    fn each_outage_has_its_own_gap() {
+        let (writer, mut reader) = queue(4);
+        writer.push_gap(Gap::outage(OutageAccount::default()));
+        writer.push_gap(Gap::outage(OutageAccount::default()));
+        assert_eq!(drain(&mut reader), ["gap AtLeast(0) 1", "gap AtLeast(0) 1"]);
+    }
+
+    #[test]
+    fn gaps_that_nobody_reads_are_merged_and_stay_bounded() {
+        let (writer, mut reader) = queue(3);
+        for _ in 0..100 {
+            writer.push_gap(Gap::outage(OutageAccount::default()));
+            writer.push([message("c", 1)]);
+        }
+        assert!(reader.len() <= 6, "{} items", reader.len());
+        let mut outages = 0;
+        let mut missing = 0;
+        while let Some(item) = reader.try_recv() {
+            if let Delivery::Gap(gap) = item {
+                outages += gap.outages();
+                missing += gap.overflowed();
+            }
+        }
+        assert_eq!((outages, missing), (100, 97));
+    }
+
+    #[test]
+    fn purge_takes_only_the_named_channels() {
+        let (writer, mut reader) = queue(2);
+        writer.push([message("a", 1), message("b", 2)]);
+        writer.purge(&[Channel::new("a").unwrap()]);
+        writer.push([message("b", 3)]);
+        assert_eq!(drain(&mut reader), ["2", "3"]);
+        assert_eq!(Gap::overflow(1).missed(), Missed::Exactly(1));
+    }
+
+    #[test]
+    fn close_ends_the_stream_after_what_was_queued() {
+        let (writer, mut reader) = queue(2);
+        writer.push([message("a", 1)]);
+        writer.close();
+        writer.push([message("a", 2)]);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(reader.poll_recv(&mut cx), Poll::Ready(Some(_))));
+        assert!(matches!(reader.poll_recv(&mut cx), Poll::Ready(None)));
+    }
+}

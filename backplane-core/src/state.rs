@@ -1,0 +1,231 @@
+//! Whether a node is attached: [`ConnectionState`] as a value to watch and as a stream of events.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, watch};
+
+/// Whether a node is attached to its broker.
+///
+/// A node goes `Connecting` -> `Connected` -> `Disconnected` -> `Connecting` -> ... for ever, and `Closed`
+/// once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The node tries to attach.
+    Connecting {
+        /// 1 for the first try since the node was attached or started.
+        attempt: u32,
+    },
+    /// The node is attached and every desired subscription is in force (rule R2).
+    Connected {
+        /// 1 for the first attachment of the node, and one more each time.
+        generation: u64,
+    },
+    /// The node is not attached, and will try again by itself (rule R1).
+    Disconnected {
+        /// Why.
+        reason: Disconnect,
+    },
+    /// The node was closed. Nothing follows.
+    Closed,
+}
+
+impl ConnectionState {
+    /// Whether the node is attached.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected { .. })
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting { attempt } => write!(f, "connecting (attempt {attempt})"),
+            Self::Connected { generation } => write!(f, "connected (generation {generation})"),
+            Self::Disconnected { reason } => write!(f, "disconnected: {reason}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// Why a node is not attached. Names the address, never a secret (rule V3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disconnect {
+    kind: DisconnectKind,
+    detail: Arc<str>,
+}
+
+/// The kinds of [`Disconnect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DisconnectKind {
+    /// The connection broke.
+    Lost,
+    /// The broker refused the node: credentials, version, permission.
+    Refused,
+    /// The broker stopped answering, or answers without delivering (rules L6 and L7).
+    Unresponsive,
+    /// The broker cannot be reached.
+    Unreachable,
+}
+
+impl Disconnect {
+    /// A reason of this kind. The detail must not contain a secret.
+    #[must_use]
+    pub fn new(kind: DisconnectKind, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: detail.to_string().into() }
+    }
+
+    /// What kind of reason it is.
+    #[must_use]
+    pub const fn kind(&self) -> DisconnectKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Disconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// What happened to a node: a change of its [`ConnectionState`], or the notice that the reader of the events was
+/// too slow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The state became this.
+    State(ConnectionState),
+    /// A publisher of a newer wire version was met; its messages are skipped (rule M2).
+    Incompatible {
+        /// The wire version that it speaks.
+        version: u8,
+        /// The publisher.
+        publisher: crate::NodeId,
+    },
+    /// The reader was so slow that it missed this many events. [`StateWatch`] has the current state.
+    Skipped(u64),
+}
+
+/// The stream of a node's [`Event`]s, from the moment it was asked for.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` after [`ConnectionState::Closed`] was reported, or when the node is gone.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no event is lost.
+    pub async fn recv(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(n)) => Some(Event::Skipped(n)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event if there is one already.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        match self.0.try_recv() {
+            Ok(event) => Some(event),
+            Err(broadcast::error::TryRecvError::Lagged(n)) => Some(Event::Skipped(n)),
+            Err(_) => None,
+        }
+    }
+}
+
+/// The current [`ConnectionState`] of a node, to look at and to wait for.
+#[derive(Clone, Debug)]
+pub struct StateWatch(watch::Receiver<ConnectionState>);
+
+impl StateWatch {
+    /// The state now.
+    #[must_use]
+    pub fn current(&self) -> ConnectionState {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the state satisfies a condition, and returns it. States that pass quickly may be
+    /// missed; [`Events`] has them all. `None` when the node is gone and its last state does
+    /// not satisfy the condition.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn wait_for(
+        &mut self,
+        mut condition: impl FnMut(&ConnectionState) -> bool + Send,
+    ) -> Option<ConnectionState> {
+        self.0.wait_for(|state| condition(state)).await.ok().map(|state| state.clone())
+    }
+
+    /// Waits until the node is attached; returns its generation, or `None` when it was closed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn connected(&mut self) -> Option<u64> {
+        let settled =
+            |state: &ConnectionState| state.is_connected() || *state == ConnectionState::Closed;
+        match self.wait_for(settled).await? {
+            ConnectionState::Connected { generation } => Some(generation),
+            _ => None,
+        }
+    }
+}
+
+/// The writing side of [`StateWatch`] and [`Events`], for a backend that implements
+/// [`Backplane`](crate::Backplane) itself.
+#[derive(Debug)]
+pub struct StateCell {
+    state: watch::Sender<ConnectionState>,
+    events: broadcast::Sender<Event>,
+}
+
+impl StateCell {
+    /// How many events a slow reader may fall behind before it misses some.
+    pub const EVENT_CAPACITY: usize = 256;
+
+    /// A cell with this first state.
+    #[must_use]
+    pub fn new(initial: ConnectionState) -> Self {
+        Self {
+            state: watch::Sender::new(initial),
+            events: broadcast::Sender::new(Self::EVENT_CAPACITY),
+        }
+    }
+
+    /// Changes the state and tells it as an event. Nothing follows `Closed`: later changes are ignored.
+    pub fn set(&self, next: ConnectionState) {
+        self.state.send_modify(|state| {
+            if *state != ConnectionState::Closed {
+                *state = next.clone();
+                self.tell(Event::State(next));
+            }
+        });
+    }
+
+    /// Tells an event that changes no state.
+    pub fn tell(&self, event: Event) {
+        // Nobody may be listening, and that is fine.
+        let _ = self.events.send(event);
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn current(&self) -> ConnectionState {
+        self.state.borrow().clone()
+    }
+
+    /// A watch on the state.
+    #[must_use]
+    pub fn watch(&self) -> StateWatch {
+        StateWatch(self.state.subscribe())
+    }
+
+    /// The events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(self.events.subscribe())
+    }
+}

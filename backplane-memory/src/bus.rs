@@ -1,0 +1,343 @@
+//! The broker in memory: [`MemoryBus`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
+use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOptions, Prefix};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::driver::MemoryDriver;
+
+/// How many requests a frozen bus holds for later; more are refused.
+const MAX_HELD: usize = 65_536;
+
+/// A broker in this process. Clones are the same bus.
+///
+/// Any number of nodes [`connect`](MemoryBus::connect) to it, each as independent as if it were a process of
+/// its own (rule C3). The bus can be broken on purpose, as a network broker breaks:
+///
+/// | switch | what the nodes see |
+/// | --- | --- |
+/// | [`stop`](Self::stop), [`start`](Self::start) | every connection breaks, new ones are refused |
+/// | [`cut`](Self::cut) | the connections of one node break; it can connect again |
+/// | [`refuse`](Self::refuse), [`admit`](Self::admit) | one node is cut off and refused, the others go on |
+/// | [`freeze`](Self::freeze), [`thaw`](Self::thaw) | nothing is answered; what was sent meanwhile is done late |
+/// | [`mute`](Self::mute), [`unmute`](Self::unmute) | all is answered, nothing is delivered |
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBus(Arc<RwLock<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    stopped: bool,
+    frozen: bool,
+    muted: bool,
+    /// Nodes that may not connect.
+    refused: Vec<NodeId>,
+    last_link: u64,
+    links: HashMap<u64, Inbound>,
+    topics: HashMap<BrokerChannel, Topic>,
+    /// What reached the frozen bus, in order.
+    held: VecDeque<Held>,
+}
+
+/// The links that are subscribed to a channel. Frames are delivered under the lock, so that all see one
+/// order.
+#[derive(Debug, Default)]
+struct Topic(Mutex<Vec<(u64, Inbound)>>);
+
+/// A request to a frozen bus. It is done when the bus thaws, whether or not somebody still waits.
+#[derive(Debug)]
+struct Held {
+    request: Request,
+    done: oneshot::Sender<Result<(), LinkError>>,
+}
+
+/// What links ask of the bus.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Publish(BrokerChannel, Frame),
+    Subscribe(u64, Vec<BrokerChannel>),
+    Unsubscribe(u64, Vec<BrokerChannel>),
+    Ping(u64),
+}
+
+/// Whether a request was done at once.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Now(Result<(), LinkError>),
+    Later(oneshot::Receiver<Result<(), LinkError>>),
+}
+
+impl MemoryBus {
+    /// A bus that runs, without nodes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Attaches a node, at once.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the bus is stopped or frozen, or an option has an impossible value.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn connect(&self, options: NodeOptions) -> Result<Node<MemoryDriver>, ConnectError> {
+        Node::connect(self.driver(), options).await
+    }
+
+    /// Returns a node that attaches as soon as the bus runs.
+    ///
+    /// # Errors
+    /// [`InvalidOption`] when an option has an impossible value.
+    pub fn connect_lazy(&self, options: NodeOptions) -> Result<Node<MemoryDriver>, InvalidOption> {
+        Node::connect_lazy(self.driver(), options)
+    }
+
+    /// The driver of this bus, for those who make their [`Node`] themselves.
+    #[must_use]
+    pub fn driver(&self) -> MemoryDriver {
+        MemoryDriver::new(self.clone())
+    }
+
+    /// Breaks every connection and refuses new ones, until [`start`](Self::start). A frozen bus forgets
+    /// what it held.
+    pub fn stop(&self) {
+        let mut state = self.write();
+        state.stopped = true;
+        state.frozen = false;
+        state.held.clear();
+        state.topics.clear();
+        let links = std::mem::take(&mut state.links);
+        drop(state);
+        for inbound in links.into_values() {
+            inbound.lost(lost("the bus was stopped"));
+        }
+    }
+
+    /// Ends [`stop`](Self::stop). The bus knows nothing of before.
+    pub fn start(&self) {
+        self.write().stopped = false;
+    }
+
+    /// Breaks the connections of one node, and says how many these were. It may connect again at once.
+    pub fn cut(&self, node: NodeId) -> usize {
+        self.cut_links(node, |_| {})
+    }
+
+    /// Breaks the connections of one node and refuses new ones, until [`admit`](Self::admit).
+    /// Says how many broke.
+    pub fn refuse(&self, node: NodeId) -> usize {
+        self.cut_links(node, |state| state.refused.push(node))
+    }
+
+    /// Ends [`refuse`](Self::refuse) for this node.
+    pub fn admit(&self, node: NodeId) {
+        self.write().refused.retain(|refused| *refused != node);
+    }
+
+    /// Answers nothing any more, as a broker whose process was suspended: connections stay, requests wait.
+    pub fn freeze(&self) {
+        self.write().frozen = true;
+    }
+
+    /// Ends [`freeze`](Self::freeze): everything that was asked for meanwhile is done now, in order, also
+    /// when nobody waits for it any longer.
+    pub fn thaw(&self) {
+        let mut state = self.write();
+        state.frozen = false;
+        while let Some(Held { request, done }) = state.held.pop_front() {
+            let result = match request {
+                Request::Publish(channel, frame) => {
+                    state.publish(&channel, &frame);
+                    Ok(())
+                }
+                request => state.perform(request),
+            };
+            let _ = done.send(result);
+        }
+    }
+
+    /// Answers everything and delivers nothing, until [`unmute`](Self::unmute).
+    pub fn mute(&self) {
+        self.write().muted = true;
+    }
+
+    /// Ends [`mute`](Self::mute). What was published meanwhile is lost.
+    pub fn unmute(&self) {
+        self.write().muted = false;
+    }
+
+    /// How many nodes are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.read().links.len()
+    }
+
+    /// How many nodes are subscribed to a channel.
+    #[must_use]
+    pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
+        let state = self.read();
+        state.topics.get(&BrokerChannel::new(prefix, channel)).map_or(0, |t| t.members().len())
+    }
+
+    /// Delivers bytes to a channel as they are, as a writer does that knows nothing of frames.
+    /// Returns how many nodes were reached.
+    pub fn inject(&self, prefix: &Prefix, channel: &Channel, bytes: &Bytes) -> usize {
+        let name = BrokerChannel::new(prefix, channel);
+        let state = self.read();
+        let Some(topic) = state.topics.get(&name).filter(|_| !state.muted && !state.frozen) else {
+            return 0;
+        };
+        let members = topic.members();
+        for (_, inbound) in members.iter() {
+            inbound.deliver_bytes(name.as_bytes(), bytes);
+        }
+        members.len()
+    }
+
+    // --- for the driver
+
+    pub(crate) fn open(&self, inbound: Inbound) -> Result<u64, LinkError> {
+        let mut state = self.write();
+        if state.stopped {
+            return Err(LinkError::new(LinkErrorKind::Unreachable, "the bus is stopped"));
+        }
+        if state.refused.contains(&inbound.node_id()) {
+            return Err(LinkError::new(LinkErrorKind::Unreachable, "the bus refuses this node"));
+        }
+        state.last_link += 1;
+        let id = state.last_link;
+        state.links.insert(id, inbound);
+        Ok(id)
+    }
+
+    pub(crate) fn close(&self, link: u64) {
+        let mut state = self.write();
+        state.links.remove(&link);
+        state.topics.retain(|_, topic| topic.leave(link));
+    }
+
+    /// Publishes at once, or, on a frozen bus, when it thaws. Without a copy of the frame unless held.
+    pub(crate) fn publish(&self, link: u64, channel: &BrokerChannel, frame: &Frame) -> Reply {
+        let state = self.read();
+        if !state.links.contains_key(&link) {
+            return Reply::Now(Err(lost("the connection is broken")));
+        }
+        if !state.frozen {
+            state.publish(channel, frame);
+            return Reply::Now(Ok(()));
+        }
+        drop(state);
+        self.request(link, Request::Publish(channel.clone(), frame.clone()))
+    }
+
+    pub(crate) fn request(&self, link: u64, request: Request) -> Reply {
+        let mut state = self.write();
+        if !state.links.contains_key(&link) {
+            return Reply::Now(Err(lost("the connection is broken")));
+        }
+        if !state.frozen {
+            return Reply::Now(match request {
+                Request::Publish(channel, frame) => {
+                    state.publish(&channel, &frame);
+                    Ok(())
+                }
+                request => state.perform(request),
+            });
+        }
+        if state.held.len() >= MAX_HELD {
+            let told = "the frozen bus holds too many requests";
+            return Reply::Now(Err(LinkError::new(LinkErrorKind::Refused, told)));
+        }
+        let (done, later) = oneshot::channel();
+        state.held.push_back(Held { request, done });
+        Reply::Later(later)
+    }
+
+    fn cut_links(&self, node: NodeId, also: impl FnOnce(&mut State)) -> usize {
+        let mut state = self.write();
+        also(&mut state);
+        let cut: Vec<u64> =
+            state.links.iter().filter(|(_, i)| i.node_id() == node).map(|(id, _)| *id).collect();
+        let mut inbounds = Vec::new();
+        for id in &cut {
+            inbounds.extend(state.links.remove(id));
+            state.topics.retain(|_, topic| topic.leave(*id));
+        }
+        drop(state);
+        for inbound in inbounds {
+            inbound.lost(lost("the connection was cut"));
+        }
+        cut.len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn publish(&self, channel: &BrokerChannel, frame: &Frame) {
+        if self.muted {
+            return;
+        }
+        if let Some(topic) = self.topics.get(channel) {
+            for (_, inbound) in topic.members().iter() {
+                inbound.deliver(channel.as_bytes(), frame);
+            }
+        }
+    }
+
+    fn perform(&mut self, request: Request) -> Result<(), LinkError> {
+        match request {
+            Request::Publish(channel, frame) => self.publish(&channel, &frame),
+            Request::Ping(link) => drop(self.inbound(link)?),
+            Request::Subscribe(link, channels) => {
+                let inbound = self.inbound(link)?;
+                for channel in channels {
+                    let mut members = self.topics.entry(channel).or_default().members();
+                    if !members.iter().any(|(member, _)| *member == link) {
+                        members.push((link, inbound.clone()));
+                    }
+                }
+            }
+            Request::Unsubscribe(link, channels) => {
+                self.inbound(link)?;
+                for channel in channels {
+                    if self.topics.get(&channel).is_some_and(|topic| !topic.leave(link)) {
+                        self.topics.remove(&channel);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn inbound(&self, link: u64) -> Result<Inbound, LinkError> {
+        self.links.get(&link).cloned().ok_or_else(|| lost("the connection is broken"))
+    }
+}
+
+impl Topic {
+    fn members(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Inbound)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a link out; says whether any is left.
+    fn leave(&self, link: u64) -> bool {
+        let mut members = self.members();
+        members.retain(|(member, _)| *member != link);
+        !members.is_empty()
+    }
+}
+
+fn lost(why: &str) -> LinkError {
+    LinkError::new(LinkErrorKind::Lost, why)
+}

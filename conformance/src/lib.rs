@@ -1,0 +1,4 @@
+//! x
+
+#[cfg(feature = "redis")]
+pub mod fixtures;
