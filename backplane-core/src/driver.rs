@@ -63,11 +63,8 @@ pub trait Link: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`LinkPublishError::NotSent`] only when it is certain that the broker will never deliver
     /// the frame, [`LinkPublishError::Unknown`] in every other case.
-    async fn publish(
-        &self,
-        channel: &BrokerChannel,
-        frame: &Frame,
-    ) -> Result<(), LinkPublishError>;
+    async fn publish(&self, channel: &BrokerChannel, frame: &Frame)
+    -> Result<(), LinkPublishError>;
 
     /// Subscribes to channels, exactly as named, without patterns. When it returns, messages published anywhere
     /// from then on arrive, and everything that the broker had sent on this link before has been handed to
@@ -81,7 +78,8 @@ pub trait Link: Debug + Send + Sync + 'static {
     /// Ends the subscription of channels.
     ///
     /// # Errors
-    /// As [`Link::subscribe`].
+    /// `Refused` when the broker does not allow it; what goes on arriving is ignored then. Every other
+    /// kind ends the link.
     async fn unsubscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError>;
 
     /// A round trip on the path by which messages arrive: when it returns, everything that the broker had sent on
@@ -138,7 +136,9 @@ impl Inbound {
 
 impl Debug for Inbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbound").field("node", &self.node_id()).finish_non_exhaustive()
+        f.debug_struct("Inbound")
+            .field("node", &self.node_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -169,10 +169,15 @@ pub enum LinkErrorKind {
 }
 
 impl LinkError {
-    /// An error of this kind; the message names the thing, never a secret.
+    /// An error of this kind. The message names the thing, never a secret; the engine adds the broker's
+    /// address where the message does not have it.
     #[must_use]
     pub fn new(kind: LinkErrorKind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), source: None }
+        Self {
+            kind,
+            message: message.to_string(),
+            source: None,
+        }
     }
 
     /// Adds the source. Its text is not part of this error's text.
@@ -197,7 +202,9 @@ impl fmt::Display for LinkError {
 
 impl std::error::Error for LinkError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|s| &**s as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|s| &**s as &(dyn std::error::Error + 'static))
     }
 }
 

@@ -67,13 +67,21 @@ impl PublishError {
     /// A message that was not sent.
     #[must_use]
     pub fn not_sent(channel: &Channel, why: NotSent, source: Option<BoxError>) -> Self {
-        Self { kind: PublishErrorKind::NotSent(why), channel: channel.clone(), source }
+        Self {
+            kind: PublishErrorKind::NotSent(why),
+            channel: channel.clone(),
+            source,
+        }
     }
 
     /// A message whose fate is unknown.
     #[must_use]
     pub fn unknown(channel: &Channel, why: Unknown, source: Option<BoxError>) -> Self {
-        Self { kind: PublishErrorKind::Unknown(why), channel: channel.clone(), source }
+        Self {
+            kind: PublishErrorKind::Unknown(why),
+            channel: channel.clone(),
+            source,
+        }
     }
 
     /// What happened to the message, and why.
@@ -112,7 +120,10 @@ impl fmt::Display for PublishError {
                 }
             }
             PublishErrorKind::Unknown(why) => {
-                write!(f, "message to channel {channel:?} may or may not have been delivered: ")?;
+                write!(
+                    f,
+                    "message to channel {channel:?} may or may not have been delivered: "
+                )?;
                 match why {
                     Unknown::ConnectionLost => f.write_str("the connection was lost on the way"),
                     Unknown::Timeout(after) => write!(f, "no answer from the broker in {after:?}"),
@@ -170,9 +181,7 @@ impl fmt::Display for SubscribeError {
             SubscribeErrorKind::Closed => "cannot subscribe: the node or subscription is closed",
             SubscribeErrorKind::Refused => "the broker refused the subscription",
             SubscribeErrorKind::Timeout => "the broker did not confirm the subscription in time",
-            SubscribeErrorKind::Unavailable => {
-                "cannot subscribe: the backplane is not connected"
-            }
+            SubscribeErrorKind::Unavailable => "cannot subscribe: the backplane is not connected",
         })
     }
 }
@@ -217,7 +226,11 @@ impl ConnectError {
         endpoint: impl Into<String>,
         source: Option<BoxError>,
     ) -> Self {
-        Self { kind, endpoint: endpoint.into(), source }
+        Self {
+            kind,
+            endpoint: endpoint.into(),
+            source,
+        }
     }
 
     /// What went wrong.
@@ -237,7 +250,9 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = &self.endpoint;
         match self.kind {
-            ConnectErrorKind::Unauthorized => write!(f, "{endpoint} does not take these credentials"),
+            ConnectErrorKind::Unauthorized => {
+                write!(f, "{endpoint} does not take these credentials")
+            }
             ConnectErrorKind::InvalidOption => write!(f, "invalid option for {endpoint}"),
             ConnectErrorKind::Incompatible => write!(f, "{endpoint} is not compatible"),
             ConnectErrorKind::Timeout => write!(f, "{endpoint} did not answer in time"),

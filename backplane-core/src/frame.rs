@@ -55,7 +55,12 @@ impl Frame {
     /// A frame of one message.
     #[must_use]
     pub(crate) const fn one(publisher: NodeId, sequence: u64, start: bool, payload: Bytes) -> Self {
-        Self { publisher, sequence, start, payloads: Payloads::One(payload) }
+        Self {
+            publisher,
+            sequence,
+            start,
+            payloads: Payloads::One(payload),
+        }
     }
 
     /// A frame of several messages; there must be at least one.
@@ -73,7 +78,12 @@ impl Frame {
                 Payloads::Many(payloads.into())
             }
         };
-        Self { publisher, sequence, start, payloads }
+        Self {
+            publisher,
+            sequence,
+            start,
+            payloads,
+        }
     }
 
     /// Who published it.
@@ -179,8 +189,16 @@ impl Frame {
         if sequence.checked_add(count as u64).is_none() {
             return Err(FrameError::Malformed("sequence numbers overflow"));
         }
-        let payloads = Payloads::Encoded { body: bytes.slice(HEADER_LEN..), count };
-        Ok(Self { publisher, sequence, start: header[9] & FLAG_START != 0, payloads })
+        let payloads = Payloads::Encoded {
+            body: bytes.slice(HEADER_LEN..),
+            count,
+        };
+        Ok(Self {
+            publisher,
+            sequence,
+            start: header[9] & FLAG_START != 0,
+            payloads,
+        })
     }
 }
 
@@ -201,7 +219,9 @@ fn message_at(body: &[u8], at: usize) -> Result<Option<(usize, usize)>, FrameErr
         len |= u64::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
             let start = at + i + 1;
-            let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len));
+            let end = usize::try_from(len)
+                .ok()
+                .and_then(|len| start.checked_add(len));
             return match end {
                 Some(end) if end <= body.len() => Ok(Some((start, end))),
                 _ => Err(FrameError::Malformed("a message is longer than the frame")),
@@ -236,7 +256,11 @@ fn put_message(out: &mut BytesMut, payload: &Bytes) {
 }
 
 fn read_u64(bytes: &[u8]) -> u64 {
-    bytes.iter().take(8).rev().fold(0, |n, byte| n << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .take(8)
+        .rev()
+        .fold(0, |n, byte| n << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -252,17 +276,24 @@ mod tests {
     #[test]
     fn the_header_is_as_documented() {
         let frame = Frame::one(NodeId::from_u64(0x0102), 3, true, Bytes::from_static(b"hi"));
-        let expected = [1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'];
+        let expected = [
+            1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 2, b'h', b'i',
+        ];
         assert_eq!(&frame.encode()[..], expected);
     }
 
     #[test]
     fn a_newer_version_is_incompatible_and_names_its_publisher() {
-        let mut bytes = Frame::one(NodeId::from_u64(9), 0, true, Bytes::new()).encode().to_vec();
+        let mut bytes = Frame::one(NodeId::from_u64(9), 0, true, Bytes::new())
+            .encode()
+            .to_vec();
         bytes[0] = 2;
         assert_eq!(
             Frame::decode(&bytes.into()).unwrap_err(),
-            FrameError::Incompatible { version: 2, publisher: NodeId::from_u64(9) }
+            FrameError::Incompatible {
+                version: 2,
+                publisher: NodeId::from_u64(9)
+            }
         );
     }
 

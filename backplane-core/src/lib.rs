@@ -66,7 +66,9 @@ pub use message::{Delivery, Gap, Message, Missed, OutageAccount};
 pub use name::{Channel, InvalidName, NameKind, NodeId, Prefix};
 pub use options::NodeOptions;
 pub use queue::{Pushed, QueueReader, QueueWriter, queue};
-pub use state::{ConnectionState, Disconnect, DisconnectKind, Event, Events, StateCell, StateWatch};
+pub use state::{
+    ConnectionState, Disconnect, DisconnectKind, Event, Events, StateCell, StateWatch,
+};
 pub use stats::Stats;
 pub use subscription::{
     Subscribe, Subscribed, Subscription, SubscriptionControl, SubscriptionHandle,

@@ -45,7 +45,11 @@ impl Message {
     /// [`Backplane`](crate::Backplane) itself.
     #[must_use]
     pub const fn new(channel: Channel, payload: Bytes, publisher: NodeId) -> Self {
-        Self { channel, payload, publisher }
+        Self {
+            channel,
+            payload,
+            publisher,
+        }
     }
 
     /// The channel it was published to.
@@ -103,19 +107,29 @@ impl Gap {
     /// The gap that stands for one outage of the node.
     #[must_use]
     pub fn outage(account: OutageAccount) -> Self {
-        Self { outages: 1, account: Some(account), ..Self::default() }
+        Self {
+            outages: 1,
+            account: Some(account),
+            ..Self::default()
+        }
     }
 
     /// The gap that stands for `count` messages that did not fit into the subscription's queue.
     #[must_use]
     pub fn overflow(count: u64) -> Self {
-        Self { overflowed: count, ..Self::default() }
+        Self {
+            overflowed: count,
+            ..Self::default()
+        }
     }
 
     /// The gap that stands for `count` messages that the broker dropped without an outage.
     #[must_use]
     pub fn dropped(count: u64) -> Self {
-        Self { dropped: count, ..Self::default() }
+        Self {
+            dropped: count,
+            ..Self::default()
+        }
     }
 
     /// How many outages it stands for. More than one only when a subscription was left unread through so
@@ -205,7 +219,11 @@ impl fmt::Display for Gap {
             Missed::AtLeast(0) => f.write_str("messages may have been missed")?,
             Missed::AtLeast(n) => write!(f, "at least {n} messages missed")?,
         }
-        if causes.is_empty() { Ok(()) } else { write!(f, " (after {})", causes.join(" and ")) }
+        if causes.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " (after {})", causes.join(" and "))
+        }
     }
 }
 
@@ -238,14 +256,22 @@ impl OutageAccount {
     }
 
     fn of(&self, publisher: NodeId) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&publisher).copied()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&publisher)
+            .copied()
     }
 
     fn absorb(&self, earlier: &Self) {
         if Arc::ptr_eq(&self.0, &earlier.0) {
             return;
         }
-        let counts = earlier.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = earlier
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (publisher, missed) in counts {
             self.add(publisher, missed);
         }

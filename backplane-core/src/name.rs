@@ -314,7 +314,11 @@ mod tests {
         assert!(Channel::new("x".repeat(Channel::MAX_LEN)).is_ok());
         assert_eq!(
             Channel::new("x".repeat(Channel::MAX_LEN + 1)),
-            Err(InvalidName::TooLong { kind: NameKind::Channel, len: 513, limit: 512 })
+            Err(InvalidName::TooLong {
+                kind: NameKind::Channel,
+                len: 513,
+                limit: 512
+            })
         );
         assert_eq!(Prefix::new(""), Err(InvalidName::Empty(NameKind::Prefix)));
     }

@@ -190,7 +190,10 @@ impl NodeOptions {
             ("subscribe_batch", self.subscribe_batch),
         ] {
             if value == 0 {
-                return Err(InvalidOption { name, problem: "must be at least 1".to_owned() });
+                return Err(InvalidOption {
+                    name,
+                    problem: "must be at least 1".to_owned(),
+                });
             }
         }
         if self.backoff_initial > self.backoff_max {
@@ -198,7 +201,10 @@ impl NodeOptions {
                 "{:?} is more than backoff_max, {:?}",
                 self.backoff_initial, self.backoff_max
             );
-            return Err(InvalidOption { name: "backoff_initial", problem });
+            return Err(InvalidOption {
+                name: "backoff_initial",
+                problem,
+            });
         }
         Ok(())
     }
@@ -214,8 +220,17 @@ mod tests {
         assert_eq!(options().validate(), Ok(()));
         let refused = |options: NodeOptions| options.validate().unwrap_err().name;
         assert_eq!(refused(options().queue_capacity(0)), "queue_capacity");
-        assert_eq!(refused(options().heartbeat_timeout(Duration::ZERO)), "heartbeat_timeout");
-        assert_eq!(refused(options().backoff_initial(Duration::from_secs(9))), "backoff_initial");
-        assert_eq!(refused(options().connect_timeout(Duration::MAX)), "connect_timeout");
+        assert_eq!(
+            refused(options().heartbeat_timeout(Duration::ZERO)),
+            "heartbeat_timeout"
+        );
+        assert_eq!(
+            refused(options().backoff_initial(Duration::from_secs(9))),
+            "backoff_initial"
+        );
+        assert_eq!(
+            refused(options().connect_timeout(Duration::MAX)),
+            "connect_timeout"
+        );
     }
 }

@@ -15,7 +15,10 @@ use crate::name::Channel;
 #[must_use]
 pub fn queue(capacity: usize) -> (QueueWriter, QueueReader) {
     let capacity = capacity.max(1);
-    let shared = Arc::new(Shared { capacity, state: Mutex::new(State::default()) });
+    let shared = Arc::new(Shared {
+        capacity,
+        state: Mutex::new(State::default()),
+    });
     (QueueWriter(Arc::clone(&shared)), QueueReader(shared))
 }
 
@@ -78,11 +81,14 @@ impl QueueWriter {
     /// Takes the queued messages of these channels out again (rule S2).
     pub fn purge(&self, channels: &[Channel]) {
         let mut state = self.0.lock();
-        state.items.retain(
-            |item| !matches!(item, Delivery::Message(m) if channels.contains(m.channel())),
-        );
-        state.messages =
-            state.items.iter().filter(|item| matches!(item, Delivery::Message(_))).count();
+        state
+            .items
+            .retain(|item| !matches!(item, Delivery::Message(m) if channels.contains(m.channel())));
+        state.messages = state
+            .items
+            .iter()
+            .filter(|item| matches!(item, Delivery::Message(_)))
+            .count();
     }
 
     /// Ends the stream after what is queued (rule C1).
@@ -230,7 +236,10 @@ mod tests {
         writer.push([message("c", 5)]);
         assert!(matches!(reader.try_recv(), Some(Delivery::Message(_))));
         writer.push([message("c", 6), message("c", 7)]);
-        assert_eq!(drain(&mut reader), ["1", "gap Exactly(4) 0", "6", "gap Exactly(1) 0"]);
+        assert_eq!(
+            drain(&mut reader),
+            ["1", "gap Exactly(4) 0", "6", "gap Exactly(1) 0"]
+        );
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl Disconnect {
     /// A reason of this kind. The detail must not contain a secret.
     #[must_use]
     pub fn new(kind: DisconnectKind, detail: impl fmt::Display) -> Self {
-        Self { kind, detail: detail.to_string().into() }
+        Self {
+            kind,
+            detail: detail.to_string().into(),
+        }
     }
 
     /// What kind of reason it is.
@@ -157,7 +160,11 @@ impl StateWatch {
         &mut self,
         mut condition: impl FnMut(&ConnectionState) -> bool + Send,
     ) -> Option<ConnectionState> {
-        self.0.wait_for(|state| condition(state)).await.ok().map(|state| state.clone())
+        self.0
+            .wait_for(|state| condition(state))
+            .await
+            .ok()
+            .map(|state| state.clone())
     }
 
     /// Waits until the node is attached; returns its generation, or `None` when it was closed.

@@ -37,7 +37,10 @@ impl Subscribe {
     /// [`Subscription::handle`].
     #[must_use]
     pub fn to(channels: impl IntoIterator<Item = Channel>) -> Self {
-        Self { channels: channels.into_iter().collect(), ..Self::default() }
+        Self {
+            channels: channels.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// Leaves out what this node itself publishes (rule D1). Default: own messages are delivered too.
@@ -134,7 +137,9 @@ impl Subscription {
     /// A handle that adds and removes channels, also while the subscription is being read (rule S6).
     #[must_use]
     pub fn handle(&self) -> SubscriptionHandle {
-        SubscriptionHandle { control: Arc::clone(&self.control) }
+        SubscriptionHandle {
+            control: Arc::clone(&self.control),
+        }
     }
 
     /// The channels it holds, in no particular order.
@@ -230,7 +235,9 @@ impl SubscriptionHandle {
 
 impl fmt::Debug for SubscriptionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubscriptionHandle").field("channels", &self.control.channels()).finish()
+        f.debug_struct("SubscriptionHandle")
+            .field("channels", &self.control.channels())
+            .finish()
     }
 }
 

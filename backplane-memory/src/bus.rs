@@ -21,7 +21,7 @@ const MAX_HELD: usize = 65_536;
 /// | switch | what the nodes see |
 /// | --- | --- |
 /// | [`stop`](Self::stop), [`start`](Self::start) | every connection breaks, new ones are refused |
-/// | [`cut`](Self::cut) | the connections of one node break; it can connect again |
+/// | [`cut`](Self::cut), [`cut_all`](Self::cut_all) | the connections of one node, or of all, break; they can connect again |
 /// | [`refuse`](Self::refuse), [`admit`](Self::admit) | one node is cut off and refused, the others go on |
 /// | [`freeze`](Self::freeze), [`thaw`](Self::thaw) | nothing is answered; what was sent meanwhile is done late |
 /// | [`mute`](Self::mute), [`unmute`](Self::unmute) | all is answered, nothing is delivered |
@@ -124,13 +124,18 @@ impl MemoryBus {
 
     /// Breaks the connections of one node, and says how many these were. It may connect again at once.
     pub fn cut(&self, node: NodeId) -> usize {
-        self.cut_links(node, |_| {})
+        self.cut_links(|of| of == node, |_| {})
+    }
+
+    /// Breaks the connections of all nodes, and says how many these were. They may connect again at once.
+    pub fn cut_all(&self) -> usize {
+        self.cut_links(|_| true, |_| {})
     }
 
     /// Breaks the connections of one node and refuses new ones, until [`admit`](Self::admit).
     /// Says how many broke.
     pub fn refuse(&self, node: NodeId) -> usize {
-        self.cut_links(node, |state| state.refused.push(node))
+        self.cut_links(|of| of == node, |state| state.refused.push(node))
     }
 
     /// Ends [`refuse`](Self::refuse) for this node.
@@ -180,7 +185,10 @@ impl MemoryBus {
     #[must_use]
     pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
         let state = self.read();
-        state.topics.get(&BrokerChannel::new(prefix, channel)).map_or(0, |t| t.members().len())
+        state
+            .topics
+            .get(&BrokerChannel::new(prefix, channel))
+            .map_or(0, |t| t.members().len())
     }
 
     /// Delivers bytes to a channel as they are, as a writer does that knows nothing of frames.
@@ -188,7 +196,11 @@ impl MemoryBus {
     pub fn inject(&self, prefix: &Prefix, channel: &Channel, bytes: &Bytes) -> usize {
         let name = BrokerChannel::new(prefix, channel);
         let state = self.read();
-        let Some(topic) = state.topics.get(&name).filter(|_| !state.muted && !state.frozen) else {
+        let Some(topic) = state
+            .topics
+            .get(&name)
+            .filter(|_| !state.muted && !state.frozen)
+        else {
             return 0;
         };
         let members = topic.members();
@@ -203,10 +215,16 @@ impl MemoryBus {
     pub(crate) fn open(&self, inbound: Inbound) -> Result<u64, LinkError> {
         let mut state = self.write();
         if state.stopped {
-            return Err(LinkError::new(LinkErrorKind::Unreachable, "the bus is stopped"));
+            return Err(LinkError::new(
+                LinkErrorKind::Unreachable,
+                "the bus is stopped",
+            ));
         }
         if state.refused.contains(&inbound.node_id()) {
-            return Err(LinkError::new(LinkErrorKind::Unreachable, "the bus refuses this node"));
+            return Err(LinkError::new(
+                LinkErrorKind::Unreachable,
+                "the bus refuses this node",
+            ));
         }
         state.last_link += 1;
         let id = state.last_link;
@@ -257,11 +275,15 @@ impl MemoryBus {
         Reply::Later(later)
     }
 
-    fn cut_links(&self, node: NodeId, also: impl FnOnce(&mut State)) -> usize {
+    fn cut_links(&self, chosen: impl Fn(NodeId) -> bool, also: impl FnOnce(&mut State)) -> usize {
         let mut state = self.write();
         also(&mut state);
-        let cut: Vec<u64> =
-            state.links.iter().filter(|(_, i)| i.node_id() == node).map(|(id, _)| *id).collect();
+        let cut: Vec<u64> = state
+            .links
+            .iter()
+            .filter(|(_, i)| chosen(i.node_id()))
+            .map(|(id, _)| *id)
+            .collect();
         let mut inbounds = Vec::new();
         for id in &cut {
             inbounds.extend(state.links.remove(id));
@@ -311,7 +333,11 @@ impl State {
             Request::Unsubscribe(link, channels) => {
                 self.inbound(link)?;
                 for channel in channels {
-                    if self.topics.get(&channel).is_some_and(|topic| !topic.leave(link)) {
+                    if self
+                        .topics
+                        .get(&channel)
+                        .is_some_and(|topic| !topic.leave(link))
+                    {
                         self.topics.remove(&channel);
                     }
                 }
@@ -321,7 +347,10 @@ impl State {
     }
 
     fn inbound(&self, link: u64) -> Result<Inbound, LinkError> {
-        self.links.get(&link).cloned().ok_or_else(|| lost("the connection is broken"))
+        self.links
+            .get(&link)
+            .cloned()
+            .ok_or_else(|| lost("the connection is broken"))
     }
 }
 

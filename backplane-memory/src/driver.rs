@@ -41,7 +41,10 @@ impl Driver for MemoryDriver {
 
     async fn connect(&self, inbound: Inbound) -> Result<MemoryLink, LinkError> {
         let id = self.0.open(inbound)?;
-        let link = MemoryLink { bus: self.0.clone(), id };
+        let link = MemoryLink {
+            bus: self.0.clone(),
+            id,
+        };
         link.ping().await?;
         Ok(link)
     }
@@ -65,11 +68,13 @@ impl Link for MemoryLink {
     }
 
     async fn subscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        self.request(Request::Subscribe(self.id, channels.to_vec())).await
+        self.request(Request::Subscribe(self.id, channels.to_vec()))
+            .await
     }
 
     async fn unsubscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        self.request(Request::Unsubscribe(self.id, channels.to_vec())).await
+        self.request(Request::Unsubscribe(self.id, channels.to_vec()))
+            .await
     }
 
     async fn ping(&self) -> Result<(), LinkError> {

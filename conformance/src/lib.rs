@@ -1,4 +1,86 @@
-//! x
+//! The conformance suite of backplane.
+//!
+//! A backend is certified when the suite says so: every rule of the contract is one trial, with a verdict and a
+//! reason. The suite is itself tested, by [`mutants`]: backends that are wrong on purpose, each of
+//! which must fail the rule that it breaks.
+//!
+//! # Certify your own backend
+//! In your own crate, `tests/conformance.rs`:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use async_trait::async_trait;
+//! use backplane_conformance::{Description, Harness, NodeSpec};
+//! use backplane_core::{Backplane, ConnectError};
+//! # use backplane_memory::MemoryBus;
+//! #
+//! # #[derive(Debug)] struct MyBroker(MemoryBus);
+//! # impl MyBroker {
+//! #     fn new() -> Self { Self(MemoryBus::new()) }
+//! #     async fn connect(&self, o: backplane_core::NodeOptions)
+//! #         -> Result<backplane_core::Node<backplane_memory::MemoryDriver>, ConnectError> { self.0.connect(o).await }
+//! # }
+//!
+//! #[derive(Debug)]
+//! struct Mine(MyBroker);
+//!
+//! #[async_trait]
+//! impl Harness for Mine {
+//!     fn describe(&self) -> Description {
+//!         Description { backend: "mine".into(), fixture: "none".into(), server: None }
+//!     }
+//!
+//!     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
+//!         Ok(Arc::new(self.0.connect(spec.options.clone()).await?))
+//!     }
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     backplane_conformance::main(|| Mine(MyBroker::new()))
+//! }
+//! ```
+//!
+//! and in its `Cargo.toml`:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! backplane-conformance = { version = "0.1", default-features = false }
+//!
+//! [[test]]
+//! name = "conformance"
+//! harness = false
+//! ```
+//!
+//! `cargo test` then prints a line for each rule and fails unless the backend is certified.
+//! [`Harness`] says what else it can have: fault handles and an observer open the rules that need them,
+//! and what is missing is reported as not applicable, with its reason.
 
+#[cfg(feature = "cli")]
+pub mod cli;
+mod embedded;
 #[cfg(feature = "redis")]
 pub mod fixtures;
+mod harness;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+mod report;
+mod rule;
+pub mod rules;
+mod runner;
+mod trial;
+mod verdict;
+
+pub use embedded::main;
+pub use harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
+#[cfg(feature = "memory")]
+pub use memory::MemoryHarness;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisHarness;
+pub use report::{Report, RuleResult, SUITE_VERSION, Summary};
+pub use rule::{Level, Need, Rule, TrialFn};
+pub use runner::{Progress, Suite};
+pub use trial::Trial;
+pub use verdict::{Ending, Outcome, Verdict, VerdictKind};

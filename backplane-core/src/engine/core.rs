@@ -48,8 +48,11 @@ impl<L> Core<L> {
     pub(crate) fn new(options: NodeOptions, state: StateCell, runtime: runtime::Handle) -> Self {
         let counters = Arc::new(Counters::default());
         let state = Arc::new(state);
-        let router =
-            Router::new(options.prefix.clone(), Arc::clone(&counters), Arc::clone(&state));
+        let router = Router::new(
+            options.prefix.clone(),
+            Arc::clone(&counters),
+            Arc::clone(&state),
+        );
         Self {
             router: Arc::new(router),
             lanes: Lanes::new(Limits {
@@ -70,16 +73,26 @@ impl<L> Core<L> {
 
     /// The link that is in force now.
     pub(crate) fn attached(&self) -> Option<Arc<Attached<L>>> {
-        self.attached.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.attached
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
-        *self.attached.write().unwrap_or_else(PoisonError::into_inner) = attached;
+        *self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = attached;
     }
 
     /// Why nothing is sent while no link is in force.
     pub(crate) fn absent(&self) -> NotSent {
-        if self.is_closed() { NotSent::Closed } else { NotSent::Unavailable }
+        if self.is_closed() {
+            NotSent::Closed
+        } else {
+            NotSent::Unavailable
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

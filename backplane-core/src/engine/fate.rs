@@ -20,7 +20,11 @@ pub(crate) struct LinkFate {
 
 impl LinkFate {
     pub(crate) fn new(id: LinkId) -> Self {
-        Self { id, ended: CancellationToken::new(), reason: Arc::default() }
+        Self {
+            id,
+            ended: CancellationToken::new(),
+            reason: Arc::default(),
+        }
     }
 
     pub(crate) const fn id(&self) -> LinkId {

@@ -94,17 +94,27 @@ struct Batch {
 
 impl Lanes {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, by_channel: RwLock::default(), epoch: AtomicU64::new(0) }
+        Self {
+            limits,
+            by_channel: RwLock::default(),
+            epoch: AtomicU64::new(0),
+        }
     }
 
     /// The lane of a channel.
     pub(crate) fn get(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane> {
-        let lanes = self.by_channel.read().unwrap_or_else(PoisonError::into_inner);
+        let lanes = self
+            .by_channel
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(lane) = lanes.get(channel) {
             return Arc::clone(lane);
         }
         drop(lanes);
-        let mut lanes = self.by_channel.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self
+            .by_channel
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if lanes.len() >= MAX_LANES && !lanes.contains_key(channel) {
             self.epoch.fetch_add(1, Ordering::Relaxed);
             // Whoever uses a lane holds it, and can only get it under the lock that is held here.
@@ -112,16 +122,29 @@ impl Lanes {
         }
         let lane = lanes.entry(channel.clone()).or_insert_with(|| {
             let next = self.epoch.load(Ordering::Relaxed) << EPOCH_BITS;
-            let queue = Queue { next, started: false, led: false, waiting: VecDeque::new() };
+            let queue = Queue {
+                next,
+                started: false,
+                led: false,
+                waiting: VecDeque::new(),
+            };
             let name = BrokerChannel::new(prefix, channel);
-            Arc::new(Lane { limits: self.limits, name, queue: Mutex::new(queue) })
+            Arc::new(Lane {
+                limits: self.limits,
+                name,
+                queue: Mutex::new(queue),
+            })
         });
         Arc::clone(lane)
     }
 }
 
 /// Publishes one message and returns what became of it.
-pub(crate) async fn publish<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, payload: Bytes) -> Outcome {
+pub(crate) async fn publish<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: Arc<Lane>,
+    payload: Bytes,
+) -> Outcome {
     let mut waiting = match lane.enter(payload) {
         Ok(batch) => return Flight::new(core, batch).await,
         Err(waiting) => waiting,
@@ -145,7 +168,12 @@ impl Lane {
         }
         queue.led = true;
         drop(queue);
-        Ok(Batch { lane: self, mine: payload, others: VecDeque::new(), waits: true })
+        Ok(Batch {
+            lane: self,
+            mine: payload,
+            others: VecDeque::new(),
+            waits: true,
+        })
     }
 
     /// Gives the lead to the first of these that is still there, or to the first that waits.
@@ -217,7 +245,10 @@ impl Batch {
     /// Sends the frame, answers the others, passes the lead on, and returns the outcome.
     async fn flush<L: Link>(mut self, core: Arc<Core<L>>) -> Outcome {
         self.waits = false;
-        let (mine, others) = (std::mem::take(&mut self.mine), std::mem::take(&mut self.others));
+        let (mine, others) = (
+            std::mem::take(&mut self.mine),
+            std::mem::take(&mut self.others),
+        );
         let lane = Arc::clone(&self.lane);
         let count = 1 + others.len() as u64;
         let (first, start) = {
@@ -237,11 +268,20 @@ impl Batch {
         let counters = &core.counters;
         match &outcome {
             Ok(()) => counters.published.add(count),
-            Err(Failure { kind: PublishErrorKind::NotSent(_), .. }) => counters.not_sent.add(count),
+            Err(Failure {
+                kind: PublishErrorKind::NotSent(_),
+                ..
+            }) => counters.not_sent.add(count),
             Err(_) => counters.unknown.add(count),
         }
         // What was certainly not sent leaves its numbers to the next frame.
-        if !matches!(outcome, Err(Failure { kind: PublishErrorKind::NotSent(_), .. })) {
+        if !matches!(
+            outcome,
+            Err(Failure {
+                kind: PublishErrorKind::NotSent(_),
+                ..
+            })
+        ) {
             let mut queue = lane.lock();
             queue.next = first + count;
             queue.started = true;
@@ -265,7 +305,9 @@ impl Drop for Batch {
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("messages", &(1 + self.others.len())).finish_non_exhaustive()
+        f.debug_struct("Batch")
+            .field("messages", &(1 + self.others.len()))
+            .finish_non_exhaustive()
     }
 }
 
@@ -292,7 +334,10 @@ async fn send<L: Link>(core: &Core<L>, name: &BrokerChannel, frame: &Frame) -> O
                 LinkErrorKind::Refused | LinkErrorKind::Unauthorized => NotSent::Refused,
                 _ => NotSent::Unavailable,
             };
-            Err(Failure { source: Some(Arc::new(error)), ..Failure::not_sent(why) })
+            Err(Failure {
+                source: Some(Arc::new(error)),
+                ..Failure::not_sent(why)
+            })
         }
         Ok(Err(LinkPublishError::Unknown(error))) => {
             let why = match error.kind() {
@@ -303,7 +348,9 @@ async fn send<L: Link>(core: &Core<L>, name: &BrokerChannel, frame: &Frame) -> O
         }
         Err(_) => {
             let told = format!("no answer to a publish within {timeout:?}");
-            attached.fate.lost(LinkError::new(LinkErrorKind::Timeout, told));
+            attached
+                .fate
+                .lost(LinkError::new(LinkErrorKind::Timeout, told));
             Err(Failure::unknown(Unknown::Timeout(timeout), None))
         }
     }
@@ -311,15 +358,22 @@ async fn send<L: Link>(core: &Core<L>, name: &BrokerChannel, frame: &Frame) -> O
 
 impl Failure {
     pub(crate) const fn not_sent(why: NotSent) -> Self {
-        Self { kind: PublishErrorKind::NotSent(why), source: None }
+        Self {
+            kind: PublishErrorKind::NotSent(why),
+            source: None,
+        }
     }
 
     const fn unknown(why: Unknown, source: Option<Arc<LinkError>>) -> Self {
-        Self { kind: PublishErrorKind::Unknown(why), source }
+        Self {
+            kind: PublishErrorKind::Unknown(why),
+            source,
+        }
     }
 
     pub(crate) fn into_source(self) -> Option<BoxError> {
-        self.source.map(|error| Box::new(SharedError(error)) as BoxError)
+        self.source
+            .map(|error| Box::new(SharedError(error)) as BoxError)
     }
 }
 

@@ -52,7 +52,12 @@ pub(crate) struct Lifecycle {
 
 impl Lifecycle {
     pub(crate) const fn new() -> Self {
-        Self { step: Step::Open, generation: 0, attempts: 1, failures: 0 }
+        Self {
+            step: Step::Open,
+            generation: 0,
+            attempts: 1,
+            failures: 0,
+        }
     }
 
     /// The state of a node that has just started, and its first step.
@@ -62,30 +67,55 @@ impl Lifecycle {
 
     pub(crate) fn on(&mut self, input: Input) -> Turn {
         let turn = match (self.step, input) {
-            (Step::Finish, _) => Turn { announce: None, step: Step::Finish },
-            (_, Input::Close) => {
-                Turn { announce: Some(ConnectionState::Closed), step: Step::Finish }
-            }
-            (Step::Open, Input::Opened) => Turn { announce: None, step: Step::Attach },
+            (Step::Finish, _) => Turn {
+                announce: None,
+                step: Step::Finish,
+            },
+            (_, Input::Close) => Turn {
+                announce: Some(ConnectionState::Closed),
+                step: Step::Finish,
+            },
+            (Step::Open, Input::Opened) => Turn {
+                announce: None,
+                step: Step::Attach,
+            },
             (Step::Attach, Input::Attached) => {
                 self.generation += 1;
                 self.attempts = 0;
                 self.failures = 0;
-                let state = ConnectionState::Connected { generation: self.generation };
-                Turn { announce: Some(state), step: Step::Serve }
+                let state = ConnectionState::Connected {
+                    generation: self.generation,
+                };
+                Turn {
+                    announce: Some(state),
+                    step: Step::Serve,
+                }
             }
             (Step::Open | Step::Attach | Step::Serve, Input::Failed(reason)) => {
                 self.failures = self.failures.saturating_add(1);
                 let state = ConnectionState::Disconnected { reason };
-                Turn { announce: Some(state), step: Step::Pause { failures: self.failures } }
+                Turn {
+                    announce: Some(state),
+                    step: Step::Pause {
+                        failures: self.failures,
+                    },
+                }
             }
             (Step::Pause { .. }, Input::PauseOver) => {
                 self.attempts = self.attempts.saturating_add(1);
-                let state = ConnectionState::Connecting { attempt: self.attempts };
-                Turn { announce: Some(state), step: Step::Open }
+                let state = ConnectionState::Connecting {
+                    attempt: self.attempts,
+                };
+                Turn {
+                    announce: Some(state),
+                    step: Step::Open,
+                }
             }
             // What a step cannot end with changes nothing: it is done again.
-            (step, _) => Turn { announce: None, step },
+            (step, _) => Turn {
+                announce: None,
+                step,
+            },
         };
         self.step = turn.step;
         turn
@@ -165,12 +195,23 @@ mod tests {
             assert_eq!(life.on(Input::PauseOver).step, Step::Open);
         }
         let mut closed_from = Vec::new();
-        for inputs in [vec![], vec![Input::Opened], vec![Input::Opened, Input::Attached], vec![lost()]] {
+        for inputs in [
+            vec![],
+            vec![Input::Opened],
+            vec![Input::Opened, Input::Attached],
+            vec![lost()],
+        ] {
             let mut life = Lifecycle::new();
             run(&mut life, inputs);
             closed_from.push(life.step);
-            assert_eq!(life.on(Input::Close).announce, Some(ConnectionState::Closed));
-            let after = Turn { announce: None, step: Step::Finish };
+            assert_eq!(
+                life.on(Input::Close).announce,
+                Some(ConnectionState::Closed)
+            );
+            let after = Turn {
+                announce: None,
+                step: Step::Finish,
+            };
             assert_eq!(life.on(Input::Attached), after);
             assert_eq!(life.on(Input::Close), after);
         }

@@ -66,7 +66,11 @@ impl<D: Driver> Node<D> {
         let endpoint = driver.endpoint();
         let (first, attached) = oneshot::channel();
         let node = Self::start(driver, options, Some(first)).map_err(|error| {
-            ConnectError::new(ConnectErrorKind::InvalidOption, &endpoint, Some(error.into()))
+            ConnectError::new(
+                ConnectErrorKind::InvalidOption,
+                &endpoint,
+                Some(error.into()),
+            )
         })?;
         match attached.await {
             Ok(Ok(())) => Ok(node),
@@ -75,7 +79,11 @@ impl<D: Driver> Node<D> {
                 Err(error)
             }
             // The supervisor answers before it ends, unless the runtime ends it.
-            Err(_) => Err(ConnectError::new(ConnectErrorKind::Unreachable, endpoint, None)),
+            Err(_) => Err(ConnectError::new(
+                ConnectErrorKind::Unreachable,
+                endpoint,
+                None,
+            )),
         }
     }
 
@@ -106,7 +114,11 @@ impl<D: Driver> Node<D> {
         let supervisor = Supervisor::new(Arc::clone(&core), driver, first);
         core.tasks.spawn(supervisor.run());
         core.tasks.close();
-        Ok(Self { core, capabilities, endpoint })
+        Ok(Self {
+            core,
+            capabilities,
+            endpoint,
+        })
     }
 
     async fn send(&self, channel: &Channel, payload: Bytes) -> lane::Outcome {
@@ -114,7 +126,10 @@ impl<D: Driver> Node<D> {
         let refused = if self.core.is_closed() {
             NotSent::Closed
         } else if payload.len() > limit {
-            NotSent::TooLarge { size: payload.len(), limit }
+            NotSent::TooLarge {
+                size: payload.len(),
+                limit,
+            }
         } else if let Some(_pending) = self.core.pend() {
             let lane = self.core.lanes.get(self.core.router.prefix(), channel);
             return lane::publish(&self.core, lane, payload).await;
@@ -141,18 +156,22 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
-        self.send(channel, payload).await.map_err(|failure| match failure.kind {
-            PublishErrorKind::NotSent(why) => {
-                PublishError::not_sent(channel, why, failure.into_source())
-            }
-            PublishErrorKind::Unknown(why) => {
-                PublishError::unknown(channel, why, failure.into_source())
-            }
-        })
+        self.send(channel, payload)
+            .await
+            .map_err(|failure| match failure.kind {
+                PublishErrorKind::NotSent(why) => {
+                    PublishError::not_sent(channel, why, failure.into_source())
+                }
+                PublishErrorKind::Unknown(why) => {
+                    PublishError::unknown(channel, why, failure.into_source())
+                }
+            })
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
-        let capacity = request.queue_capacity().unwrap_or(self.core.options.queue_capacity);
+        let capacity = request
+            .queue_capacity()
+            .unwrap_or(self.core.options.queue_capacity);
         let Some((id, queue)) = self.core.router.open(capacity, request.is_without_own()) else {
             return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
         };
@@ -163,7 +182,9 @@ impl<D: Driver> Backplane for Node<D> {
         });
         // From here on, dropping the subscription takes everything back (rule S7).
         let subscription = Subscription::new(queue, Arc::clone(&control) as _);
-        control.subscribe(request.channels().to_vec(), request.is_deferred()).await?;
+        control
+            .subscribe(request.channels().to_vec(), request.is_deferred())
+            .await?;
         Ok(subscription)
     }
 
@@ -183,7 +204,8 @@ impl<D: Driver> Backplane for Node<D> {
         if self.core.is_closed() {
             return Err(HealthError::new(HealthErrorKind::Closed, None));
         }
-        let Some(attached) = self.core.attached() else {
+        let attached = self.core.attached().filter(|attached| !attached.fate.is_ended());
+        let Some(attached) = attached else {
             return Err(HealthError::new(HealthErrorKind::Unavailable, None));
         };
         let probe = probe::probe(&self.core.router, &*attached.link);

@@ -20,8 +20,11 @@ pub(crate) struct Probes {
 impl Probes {
     /// A probe came back.
     pub(crate) fn answer(&self, number: u64) {
-        let waiting =
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number);
         if let Some(waiting) = waiting {
             let _ = waiting.send(());
         }
@@ -30,8 +33,17 @@ impl Probes {
     fn start(&self) -> (Waiting<'_>, oneshot::Receiver<()>) {
         let (tx, rx) = oneshot::channel();
         let number = self.last.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, tx);
-        (Waiting { probes: self, number }, rx)
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, tx);
+        (
+            Waiting {
+                probes: self,
+                number,
+            },
+            rx,
+        )
     }
 }
 
@@ -39,9 +51,11 @@ impl Probes {
 pub(crate) async fn probe<L: Link>(router: &Router, link: &L) -> Result<(), LinkError> {
     let (waiting, delivered) = router.probes().start();
     let frame = Frame::one(router.node_id(), waiting.number, false, Bytes::new());
-    link.publish(router.probe_channel(), &frame).await.map_err(|error| match error {
-        LinkPublishError::NotSent(error) | LinkPublishError::Unknown(error) => error,
-    })?;
+    link.publish(router.probe_channel(), &frame)
+        .await
+        .map_err(|error| match error {
+            LinkPublishError::NotSent(error) | LinkPublishError::Unknown(error) => error,
+        })?;
     // The sender lives as long as `waiting`, so this ends only with the delivery.
     let _ = delivered.await;
     Ok(())

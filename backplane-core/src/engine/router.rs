@@ -190,7 +190,11 @@ impl Router {
         let mut stats = self.counters.snapshot();
         let table = self.read();
         stats.subscriptions = table.subscriptions.len() as u64;
-        stats.channels = table.routes.values().filter(|r| !r.members.is_empty()).count() as u64;
+        stats.channels = table
+            .routes
+            .values()
+            .filter(|r| !r.members.is_empty())
+            .count() as u64;
         stats
     }
 
@@ -203,13 +207,21 @@ impl Router {
         without_own: bool,
     ) -> Option<(SubscriptionId, QueueReader)> {
         let (writer, reader) = queue(capacity);
-        let inbox = Arc::new(Inbox { queue: writer, without_own, account: Mutex::default() });
+        let inbox = Arc::new(Inbox {
+            queue: writer,
+            without_own,
+            account: Mutex::default(),
+        });
         let id = SubscriptionId(self.next_id());
         let mut table = self.write();
         if table.closed {
             return None;
         }
-        let local = Local { inbox, channels: HashMap::new(), owes_gap: false };
+        let local = Local {
+            inbox,
+            channels: HashMap::new(),
+            owes_gap: false,
+        };
         table.subscriptions.insert(id, local);
         Some((id, reader))
     }
@@ -237,7 +249,10 @@ impl Router {
                 .channels
                 .entry(channel.clone())
                 .or_insert_with(|| BrokerChannel::new(&self.prefix, channel));
-            let route = table.routes.entry(name.clone()).or_insert_with(|| Route::new(channel));
+            let route = table
+                .routes
+                .entry(name.clone())
+                .or_insert_with(|| Route::new(channel));
             let member = route.member(id, &local.inbox);
             if member.since.is_some() {
                 continue;
@@ -261,10 +276,20 @@ impl Router {
             return Ok(Claimed::Deferred);
         }
         let (done, confirmed) = oneshot::channel();
-        table.waiters.insert(wait, Waiter { remaining: claimed.len(), done });
+        table.waiters.insert(
+            wait,
+            Waiter {
+                remaining: claimed.len(),
+                done,
+            },
+        );
         drop(guard);
         self.changed.notify_one();
-        let claim = Claim { router: Arc::clone(self), id, channels: claimed };
+        let claim = Claim {
+            router: Arc::clone(self),
+            id,
+            channels: claimed,
+        };
         Ok(Claimed::Waiting(claim, confirmed))
     }
 
@@ -275,7 +300,10 @@ impl Router {
         let Some(local) = table.subscriptions.get_mut(&id) else {
             return;
         };
-        let names: Vec<_> = channels.iter().filter_map(|c| local.channels.remove(c)).collect();
+        let names: Vec<_> = channels
+            .iter()
+            .filter_map(|c| local.channels.remove(c))
+            .collect();
         local.inbox.queue.purge(channels);
         for name in &names {
             table.remove_member(name, id);
@@ -301,7 +329,10 @@ impl Router {
     /// The channels of a subscription.
     pub(crate) fn channels(&self, id: SubscriptionId) -> Vec<Channel> {
         let table = self.read();
-        table.subscriptions.get(&id).map_or_else(Vec::new, |s| s.channels.keys().cloned().collect())
+        table
+            .subscriptions
+            .get(&id)
+            .map_or_else(Vec::new, |s| s.channels.keys().cloned().collect())
     }
 
     /// Whether some channel of a subscription is not in force yet.
@@ -310,7 +341,10 @@ impl Router {
         table.subscriptions.get(&id).is_some_and(|local| {
             local.channels.values().any(|name| {
                 table.routes.get(name).is_some_and(|route| {
-                    route.members.iter().any(|m| m.id == id && m.since.is_none())
+                    route
+                        .members
+                        .iter()
+                        .any(|m| m.id == id && m.since.is_none())
                 })
             })
         })
@@ -339,7 +373,10 @@ impl Router {
     pub(crate) fn plan(&self, limit: usize) -> Option<Plan> {
         let mut guard = self.write();
         let table = &mut *guard;
-        let mut plan = Plan { id: self.next_id(), ..Plan::default() };
+        let mut plan = Plan {
+            id: self.next_id(),
+            ..Plan::default()
+        };
         while plan.len() < limit {
             let Some(name) = table.dirty.pop_front() else {
                 break;
@@ -576,7 +613,10 @@ impl Router {
             if member.claims == 0 && !member.confirmed {
                 if let Some(local) = table.subscriptions.get_mut(&id) {
                     local.channels.remove(&route.channel);
-                    local.inbox.queue.purge(std::slice::from_ref(&route.channel));
+                    local
+                        .inbox
+                        .queue
+                        .purge(std::slice::from_ref(&route.channel));
                 }
                 table.remove_member(name, id);
             }
@@ -688,11 +728,7 @@ impl Drop for Claim {
     }
 }
 
-fn settle(
-    waiters: &mut HashMap<u64, Waiter>,
-    wait: u64,
-    result: Result<(), SubscribeErrorKind>,
-) {
+fn settle(waiters: &mut HashMap<u64, Waiter>, wait: u64, result: Result<(), SubscribeErrorKind>) {
     let Some(waiter) = waiters.get_mut(&wait) else {
         return;
     };

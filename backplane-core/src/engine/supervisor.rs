@@ -36,8 +36,18 @@ pub(crate) struct Supervisor<D: Driver> {
 }
 
 impl<D: Driver> Supervisor<D> {
-    pub(crate) const fn new(core: Arc<Core<D::Link>>, driver: D, first: Option<FirstResult>) -> Self {
-        Self { core, driver, links: 0, open: None, first }
+    pub(crate) const fn new(
+        core: Arc<Core<D::Link>>,
+        driver: D,
+        first: Option<FirstResult>,
+    ) -> Self {
+        Self {
+            core,
+            driver,
+            links: 0,
+            open: None,
+            first,
+        }
     }
 
     pub(crate) async fn run(mut self) {
@@ -84,7 +94,7 @@ impl<D: Driver> Supervisor<D> {
         match result {
             Ok(input) => input,
             Err(error) => {
-                let reason = Disconnect::new(error.kind().as_disconnect(), &error);
+                let reason = self.reason(&error);
                 match self.first.take() {
                     None => Input::Failed(reason),
                     // An eager constructor does not try again (rule R6).
@@ -100,13 +110,27 @@ impl<D: Driver> Supervisor<D> {
         }
     }
 
+    /// Why the node is not attached, in words that name the broker.
+    fn reason(&self, error: &LinkError) -> Disconnect {
+        let (kind, text) = (error.kind().as_disconnect(), error.to_string());
+        let endpoint = self.driver.endpoint();
+        if text.contains(&endpoint) {
+            Disconnect::new(kind, text)
+        } else {
+            Disconnect::new(kind, format_args!("{endpoint}: {text}"))
+        }
+    }
+
     async fn open(&mut self) -> Result<(), LinkError> {
         self.links += 1;
         let fate = LinkFate::new(LinkId(self.links));
         let inbound = Inbound::new(Arc::clone(&self.core.router), fate.clone());
         let within = self.core.options.connect_timeout;
         let link = bounded(within, "connection", self.driver.connect(inbound)).await?;
-        self.open = Some(Arc::new(Attached { link: Arc::new(link), fate }));
+        self.open = Some(Arc::new(Attached {
+            link: Arc::new(link),
+            fate,
+        }));
         Ok(())
     }
 
@@ -169,7 +193,12 @@ impl<D: Driver> Supervisor<D> {
 
     async fn probe(&self, link: &D::Link) -> Result<(), LinkError> {
         let within = self.core.options.heartbeat_timeout;
-        bounded(within, "probe through the broker", probe(&self.core.router, link)).await
+        bounded(
+            within,
+            "probe through the broker",
+            probe(&self.core.router, link),
+        )
+        .await
     }
 
     fn link(&self) -> Result<&Attached<D::Link>, LinkError> {
@@ -198,14 +227,25 @@ impl<D: Driver> Supervisor<D> {
             bounded(within, "ping", link.ping()).await?;
         }
         if !plan.unsubscribe.is_empty() {
-            bounded(within, "unsubscribe", link.unsubscribe(&plan.unsubscribe)).await?;
+            match bounded(within, "unsubscribe", link.unsubscribe(&plan.unsubscribe)).await {
+                // What goes on arriving has no route any more.
+                Err(error) if error.kind() == LinkErrorKind::Refused => {
+                    tracing::warn!(%error, "the broker refused an unsubscribe");
+                }
+                other => other?,
+            }
         }
         self.core.router.done(plan, &refused, open.fate.id());
         Ok(refused)
     }
 
     async fn subscribe(&self, link: &D::Link, names: &[BrokerChannel]) -> Result<(), LinkError> {
-        bounded(self.core.options.subscribe_timeout, "subscribe", link.subscribe(names)).await
+        bounded(
+            self.core.options.subscribe_timeout,
+            "subscribe",
+            link.subscribe(names),
+        )
+        .await
     }
 
     /// One channel that is not allowed must not take the others of its batch with it.

@@ -1,0 +1,97 @@
+//! `verify`: runs the suite.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::args::{Backend, RunArgs};
+use super::screen::Screen;
+use super::{Place, complain, refuse, servers};
+use crate::harness::{Description, Harness};
+use crate::memory::MemoryHarness;
+use crate::report::Report;
+use crate::rules;
+use crate::runner::Suite;
+
+pub(super) async fn run(backend: Backend, place: Place) -> ExitCode {
+    let (Backend::Memory(args) | Backend::Redis { run: args, .. }) = &backend;
+    let rules = match rules::select(&args.rules) {
+        Ok(rules) => rules,
+        Err(unknown) => {
+            return refuse(format_args!("there is no rule {unknown:?}; `list` prints the rules"));
+        }
+    };
+    let harness: Arc<dyn Harness> = match &backend {
+        Backend::Memory(_) => Arc::new(MemoryHarness::new()),
+        Backend::Redis { server, .. } => match servers::start(server).await {
+            Ok(harness) => harness,
+            Err(why) => return refuse(why),
+        },
+    };
+    // The place is empty: this is the only one who fills it, once.
+    let _ = place.set(Arc::clone(&harness));
+
+    let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
+    let mut screen = Screen::new(args.format, args.repeat);
+    screen.open(&harness.describe(), seed);
+    let mut runs: Vec<Report> = Vec::new();
+    for repetition in 0..args.repeat {
+        let seed = seed.wrapping_add(repetition);
+        screen.begin(seed);
+        let suite = Suite::new(Arc::clone(&harness));
+        let suite = suite.rules(rules.clone()).seed(seed).time_scale(args.time_scale);
+        let report = suite.run_with(|progress| screen.show(&progress)).await;
+        screen.end(&report);
+        let lost = report.broker_is_lost;
+        runs.push(report);
+        if lost {
+            complain("the broker did not come back; what is left was not tried");
+            break;
+        }
+    }
+    finish(&screen, runs, &harness.describe(), args)
+}
+
+fn finish(screen: &Screen, mut runs: Vec<Report>, of: &Description, args: &RunArgs) -> ExitCode {
+    let reproductions = reproductions(&runs, of, args);
+    let report = match args.repeat {
+        1 => runs.pop(),
+        _ => Report::repeated(runs),
+    };
+    // There was at least one run.
+    let Some(report) = report else {
+        return refuse("nothing was run");
+    };
+    screen.close(&report, &reproductions);
+    if report.is_certified() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// For each rule that did not pass, the command line that repeats its first bad trial.
+fn reproductions(runs: &[Report], of: &Description, args: &RunArgs) -> Vec<String> {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for run in runs {
+        for rule in run.rules.iter().filter(|rule| rule.verdict.is_bad()) {
+            if !lines.iter().any(|(id, _)| *id == rule.id) {
+                lines.push((rule.id, reproduction(rule.id, run.seed, of, args)));
+            }
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+fn reproduction(rule: &str, seed: u64, of: &Description, args: &RunArgs) -> String {
+    let fixture = match &*of.fixture {
+        "none" => String::new(),
+        // Not the URL itself: it may hold a password.
+        "url" => " --fixture url --url \"$URL\"".to_owned(),
+        fixture => format!(" --fixture {fixture}"),
+    };
+    let scale = match args.time_scale {
+        1.0 => String::new(),
+        scale => format!(" --time-scale {scale}"),
+    };
+    format!(
+        "cargo run --release -p backplane-conformance -- verify {}{fixture} --rule {rule} --seed \
+         {seed}{scale}",
+        of.backend
+    )
+}

@@ -1,0 +1,168 @@
+//! What the suite needs of a backend: a [`Harness`] that makes nodes, and, where it can, breaks the
+//! broker ([`Faults`]) and looks at it from outside ([`Observer`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backplane_core::{Backplane, Channel, ConnectError, NodeId, NodeOptions, Prefix};
+use bytes::Bytes;
+
+/// Makes nodes of the backend under test.
+///
+/// Only [`describe`](Harness::describe) and [`node`](Harness::node) are needed. What else is missing is
+/// reported rule by rule, with its reason; nothing is skipped in silence.
+#[async_trait]
+pub trait Harness: fmt::Debug + Send + Sync + 'static {
+    /// What is under test.
+    fn describe(&self) -> Description;
+
+    /// Makes a node as the spec says. All nodes of a harness share one broker.
+    ///
+    /// # Errors
+    /// What the backend's constructor returns; with [`Start::Lazy`] it must not fail because the broker is
+    /// away.
+    async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError>;
+
+    /// The means to break the broker.
+    fn faults(&self) -> Option<&dyn Faults> {
+        None
+    }
+
+    /// A look at the broker from outside.
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
+    }
+
+    /// Parses the backend's connection URL with one more option. `None`: it is configured without a URL.
+    ///
+    /// The error is the text that a user sees.
+    fn parse_url_option(&self, _option: &str, _value: &str) -> Option<Result<(), String>> {
+        None
+    }
+
+    /// A secret that the nodes were made with, such as the password, to look for where it must not be.
+    fn secret(&self) -> Option<String> {
+        None
+    }
+
+    /// Rules that the backend is known to break, each with the reason. They must still fail.
+    fn known_failures(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Ends whatever the harness has running.
+    async fn shut_down(&self) {}
+}
+
+/// What is under test, for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The backend's name, such as `redis`.
+    pub backend: String,
+    /// How its broker is provided, such as `process`; `none` where there is nothing to provide.
+    pub fixture: String,
+    /// The broker's version, where it has one.
+    pub server: Option<String>,
+}
+
+/// A node to be made.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Its options, the prefix included.
+    pub options: NodeOptions,
+    /// Which constructor to use.
+    pub start: Start,
+    /// Whether [`Fault::Isolate`] and [`Fault::Mute`] must be able to reach it.
+    pub reachable: bool,
+}
+
+/// Which constructor makes a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The one that fails when the broker is away.
+    Eager,
+    /// The one that returns a node that attaches when the broker appears.
+    Lazy,
+}
+
+/// Something that happens to a broker, or to the way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The broker dies without a word, and is away until [`Faults::heal`].
+    Kill,
+    /// The broker shuts down in good order, and is away until healed.
+    Stop,
+    /// The broker is suspended: connections stay and nothing is answered, until healed.
+    Freeze,
+    /// Everything is answered and nothing is delivered, until healed. Reaches nodes that are
+    /// [`reachable`](NodeSpec::reachable).
+    Mute,
+    /// Connections that carry subscriptions are broken, once.
+    KillSubscribers,
+    /// Connections that carry no subscriptions are broken, once.
+    KillPublishers,
+    /// One node, which must be [`reachable`](NodeSpec::reachable), is cut off until healed; the others
+    /// go on.
+    Isolate(NodeId),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Freeze => "freeze",
+            Self::Mute => "mute",
+            Self::KillSubscribers => "kill subscriber connections",
+            Self::KillPublishers => "kill publisher connections",
+            Self::Isolate(_) => "isolate a node",
+        })
+    }
+}
+
+/// Breaks the broker on purpose.
+#[async_trait]
+pub trait Faults: Send + Sync {
+    /// Whether a fault of this kind can be made (the node of `Isolate` does not matter).
+    ///
+    /// # Errors
+    /// The reason why not.
+    fn supports(&self, fault: Fault) -> Result<(), String>;
+
+    /// Makes a fault, and returns when it is proven to be in force.
+    ///
+    /// # Errors
+    /// What went wrong; the trial is then inconclusive.
+    async fn inject(&self, fault: Fault) -> Result<(), String>;
+
+    /// Ends every fault, and returns when the broker is proven to serve again. Does nothing when there is
+    /// none.
+    ///
+    /// # Errors
+    /// What went wrong; the trial is then inconclusive.
+    async fn heal(&self) -> Result<(), String>;
+}
+
+/// Looks at the broker from outside, over a connection of its own.
+#[async_trait]
+pub trait Observer: Send + Sync {
+    /// How many subscriptions of a channel the broker has: one for each node that is subscribed.
+    ///
+    /// # Errors
+    /// Why the broker cannot be asked.
+    async fn subscriptions(&self, prefix: &Prefix, channel: &Channel) -> Result<u64, String>;
+
+    /// How many connections of nodes the broker has.
+    ///
+    /// # Errors
+    /// Why the broker cannot be asked.
+    async fn connections(&self) -> Result<u64, String>;
+
+    /// Writes bytes to a channel as they are, as a stranger does that knows nothing of frames.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String>;
+}

@@ -1,0 +1,206 @@
+//! The harness of a wrong backend: the memory backend with a twist in one place.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use backplane_core::driver::Inbound;
+use backplane_core::{Backplane, Channel, ConnectError, ConnectErrorKind, InvalidOption, Node, Prefix};
+use backplane_memory::MemoryBus;
+use bytes::Bytes;
+
+use super::driver::{Inbounds, LinkTwist, WrongDriver};
+use super::node::{Inner, NodeTwist, WrongNode};
+use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
+use crate::memory::MemoryHarness;
+
+type Made = Result<Inner, ConnectError>;
+type OnSpec = fn(&NodeSpec) -> NodeSpec;
+type OnWrite = fn(&Wrong, &Prefix, &Channel, Bytes) -> Result<(), String>;
+type OnUrl = fn(&str, &str) -> Result<(), String>;
+
+/// The memory backend, wrong in whatever was put on it.
+#[derive(Default)]
+pub(super) struct Wrong {
+    memory: MemoryHarness,
+    links: Option<Box<dyn Fn() -> Arc<dyn LinkTwist> + Send + Sync>>,
+    nodes: Option<Box<dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync>>,
+    spec: Option<OnSpec>,
+    make: Option<Box<dyn Make>>,
+    write: Option<OnWrite>,
+    url: Option<OnUrl>,
+    secret: Option<&'static str>,
+    inbounds: Inbounds,
+}
+
+
+/// Makes nodes in a way of its own.
+#[async_trait]
+pub(super) trait Make: Send + Sync {
+    async fn make(&self, harness: &Wrong, spec: &NodeSpec) -> Made;
+}
+
+impl Wrong {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A twist on the driver, one for each node.
+    pub(super) fn links<T: LinkTwist>(
+        mut self,
+        twist: impl Fn() -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.links = Some(Box::new(move || Arc::new(twist())));
+        self
+    }
+
+    /// A twist on the node, one for each.
+    pub(super) fn nodes<T: NodeTwist>(
+        mut self,
+        twist: impl Fn(&NodeSpec) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.nodes = Some(Box::new(move |spec| Arc::new(twist(spec))));
+        self
+    }
+
+    /// Other options than those asked for.
+    pub(super) const fn spec(mut self, change: OnSpec) -> Self {
+        self.spec = Some(change);
+        self
+    }
+
+    /// Other constructors.
+    pub(super) fn make(mut self, make: impl Make + 'static) -> Self {
+        self.make = Some(Box::new(make));
+        self
+    }
+
+    /// Another treatment of bytes that a stranger writes.
+    pub(super) const fn write(mut self, write: OnWrite) -> Self {
+        self.write = Some(write);
+        self
+    }
+
+    /// A parser of URL options.
+    pub(super) const fn url(mut self, parse: OnUrl) -> Self {
+        self.url = Some(parse);
+        self
+    }
+
+    /// A secret that the nodes are made with.
+    pub(super) const fn secret(mut self, secret: &'static str) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    pub(super) fn harness(self) -> Arc<dyn Harness> {
+        Arc::new(self)
+    }
+
+    /// The links of all nodes, the dead ones included.
+    pub(super) fn inbounds(&self) -> Vec<Inbound> {
+        self.inbounds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The right thing to do with bytes that a stranger writes.
+    pub(super) fn plain_write(
+        &self,
+        prefix: &Prefix,
+        channel: &Channel,
+        bytes: &Bytes,
+    ) -> Result<(), String> {
+        match self.memory.bus().inject(prefix, channel, bytes) {
+            0 => Err("nobody was subscribed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A node with the twists, by the right constructor.
+    pub(super) async fn plain(&self, spec: &NodeSpec) -> Made {
+        let changed = self.spec.map_or_else(|| spec.clone(), |change| change(spec));
+        let inner = match &self.links {
+            None => self.memory.node(&changed).await?,
+            Some(links) => self.on_driver(&changed, links()).await?,
+        };
+        Ok(match &self.nodes {
+            None => inner,
+            Some(nodes) => Arc::new(WrongNode::new(inner, nodes(spec))),
+        })
+    }
+
+    async fn on_driver(&self, spec: &NodeSpec, twist: Arc<dyn LinkTwist>) -> Made {
+        let inbounds = Arc::clone(&self.inbounds);
+        let driver = WrongDriver::new(self.memory.bus().driver(), twist, inbounds);
+        let options = spec.options.clone();
+        Ok(match spec.start {
+            Start::Eager => Arc::new(Node::connect(driver, options).await?),
+            Start::Lazy => Arc::new(Node::connect_lazy(driver, options).map_err(invalid)?),
+        })
+    }
+}
+
+/// The prefix that a node made with this spec has.
+pub(super) fn prefix_of(spec: &NodeSpec) -> Result<Prefix, ConnectError> {
+    let nowhere = MemoryBus::new();
+    let node = nowhere.connect_lazy(spec.options.clone()).map_err(invalid)?;
+    Ok(node.prefix().clone())
+}
+
+fn invalid(error: InvalidOption) -> ConnectError {
+    ConnectError::new(ConnectErrorKind::InvalidOption, "memory bus", Some(error.into()))
+}
+
+#[async_trait]
+impl Harness for Wrong {
+    fn describe(&self) -> Description {
+        let backend = "memory, wrong on purpose".to_owned();
+        Description { backend, ..self.memory.describe() }
+    }
+
+    async fn node(&self, spec: &NodeSpec) -> Made {
+        match &self.make {
+            None => self.plain(spec).await,
+            Some(make) => make.make(self, spec).await,
+        }
+    }
+
+    fn faults(&self) -> Option<&dyn Faults> {
+        self.memory.faults()
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        Some(self)
+    }
+
+    fn parse_url_option(&self, option: &str, value: &str) -> Option<Result<(), String>> {
+        self.url.map(|parse| parse(option, value))
+    }
+
+    fn secret(&self) -> Option<String> {
+        self.secret.map(str::to_owned)
+    }
+}
+
+#[async_trait]
+impl Observer for Wrong {
+    async fn subscriptions(&self, prefix: &Prefix, channel: &Channel) -> Result<u64, String> {
+        self.memory.subscriptions(prefix, channel).await
+    }
+
+    async fn connections(&self) -> Result<u64, String> {
+        self.memory.connections().await
+    }
+
+    async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
+        match self.write {
+            None => self.memory.write(prefix, channel, bytes).await,
+            Some(write) => write(self, prefix, channel, bytes),
+        }
+    }
+}
+
+impl fmt::Debug for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wrong").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}

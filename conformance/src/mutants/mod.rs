@@ -1,0 +1,127 @@
+//! Backends that are wrong on purpose: every backend in here is wrong!
+//!
+//! A suite that nothing fails proves nothing. Each mutant breaks one rule in one way and works otherwise, and the
+//! suite must fail it at that rule, for that reason; a failure for another reason does not count. Every
+//! rule has at least one. The twists sit on the memory backend: on a node ([`node`]), on its
+//! subscriptions ([`pump`]), on its driver ([`driver`]), or on the harness.
+
+mod delivery;
+mod driver;
+mod envelope;
+mod harness;
+mod isolation;
+mod node;
+mod order;
+mod pump;
+mod subscriptions;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::harness::Wrong;
+use crate::harness::Harness;
+use crate::rules;
+use crate::runner::Suite;
+use crate::verdict::VerdictKind;
+
+/// How much shorter the limits of a trial are here: nothing is far away.
+const TIME_SCALE: f64 = 0.4;
+
+/// A backend that is wrong on purpose.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Mutant {
+    /// What is wrong, in a few words with dashes.
+    pub name: &'static str,
+    /// The rule that it must fail.
+    pub rule: &'static str,
+    /// A part of the reason with which it must fail.
+    pub reason: &'static str,
+    /// What is wrong, and where such a thing was seen, if it was.
+    pub about: &'static str,
+    make: fn() -> Wrong,
+}
+
+/// What the suite said of a mutant.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Kill {
+    /// Whether its rule failed for the expected reason.
+    pub killed: bool,
+    /// How the trial ended.
+    pub verdict: VerdictKind,
+    /// Why.
+    pub reason: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// All mutants, in the order of the contract.
+#[must_use]
+pub fn all() -> Vec<Mutant> {
+    [delivery::MUTANTS, order::MUTANTS, subscriptions::MUTANTS, isolation::MUTANTS].concat()
+}
+
+/// Backends with the same wrappers as the mutants and nothing wrong, which must pass: what kills a
+/// mutant is its mutation.
+#[must_use]
+pub fn controls() -> Vec<(&'static str, Arc<dyn Harness>)> {
+    vec![
+        ("node wrapper", Wrong::new().nodes(|_| node::Straight).harness()),
+        ("driver wrapper", Wrong::new().links(|| driver::Straight).harness()),
+        (
+            "both wrappers",
+            Wrong::new().links(|| driver::Straight).nodes(|_| node::Straight).harness(),
+        ),
+    ]
+}
+
+/// Runs the rule that a mutant must fail, on a bus of its own.
+///
+/// # Cancel safety
+/// Dropping the future ends the run.
+pub async fn run(mutant: &Mutant) -> Kill {
+    let begin = Instant::now();
+    let rules = rules::select(&[mutant.rule.to_owned()]).unwrap_or_default();
+    let suite = Suite::new(mutant.harness()).rules(rules).time_scale(TIME_SCALE);
+    let report = suite.run().await;
+    let (verdict, reason) = match report.rules.first() {
+        Some(result) => (result.verdict, result.reason.clone()),
+        None => (VerdictKind::NotApplicable, format!("there is no rule {}", mutant.rule)),
+    };
+    let killed = verdict == VerdictKind::Fail && reason.contains(mutant.reason);
+    Kill { killed, verdict, reason, took: begin.elapsed() }
+}
+
+impl Mutant {
+    /// The wrong backend itself.
+    #[must_use]
+    pub fn harness(&self) -> Arc<dyn Harness> {
+        (self.make)().harness()
+    }
+}
+
+impl fmt::Debug for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutant")
+            .field("name", &self.name)
+            .field("rule", &self.rule)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes a mutant: `mutant!("D1", "name", "reason", "about", || Wrong::new()...)`.
+macro_rules! mutant {
+    ($rule:literal, $name:literal, $reason:literal, $about:literal, $make:expr $(,)?) => {
+        $crate::mutants::Mutant {
+            name: $name,
+            rule: $rule,
+            reason: $reason,
+            about: $about,
+            make: $make,
+        }
+    };
+}
+use mutant;

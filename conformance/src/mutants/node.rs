@@ -1,0 +1,207 @@
+//! A node with something wrong on top: [`WrongNode`] around any node, and [`NodeTwist`], what is wrong.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use backplane_core::{
+    Backplane, Capabilities, Channel, ConnectionState, Events, HealthError, NodeId, Prefix,
+    PublishError, Pushed, Stats, StateWatch, Subscribe, SubscribeError, Subscription,
+};
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::pump::{self, Parts};
+
+/// The node below a [`WrongNode`].
+pub(super) type Inner = Arc<dyn Backplane>;
+
+/// What is wrong with a node. Every method as it stands does the right thing.
+#[async_trait]
+pub(super) trait NodeTwist: Send + Sync + 'static {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        node.publish(channel, payload).await
+    }
+
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        node.subscribe(request).await
+    }
+
+    /// What stands between a subscription and its reader. `None`: the reader has the node's own
+    /// subscription.
+    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
+        None
+    }
+
+    fn prefix<'a>(&'a self, node: &'a Inner) -> &'a Prefix {
+        node.prefix()
+    }
+
+    fn capabilities(&self, node: &Inner) -> Capabilities {
+        node.capabilities()
+    }
+
+    fn state(&self, node: &Inner) -> ConnectionState {
+        node.state()
+    }
+
+    fn watch(&self, node: &Inner) -> StateWatch {
+        node.watch()
+    }
+
+    fn events(&self, node: &Inner) -> Events {
+        node.events()
+    }
+
+    async fn health(&self, node: &Inner) -> Result<(), HealthError> {
+        node.health().await
+    }
+
+    fn stats(&self, stats: Stats) -> Stats {
+        stats
+    }
+
+    async fn close(&self, node: &Inner) {
+        node.close().await;
+    }
+
+    fn debug(&self, node: &Inner, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(node, f)
+    }
+}
+
+/// Nothing is wrong; but with a pump, so that the pump is part of what is shown to be right.
+#[derive(Debug)]
+pub(super) struct Straight;
+
+#[async_trait]
+impl NodeTwist for Straight {
+    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
+        Some(Parts::pump(pump::Straight))
+    }
+}
+
+/// What the parts may want to know of their subscription.
+#[derive(Clone, Debug)]
+pub(super) struct Tap {
+    /// What was asked for.
+    pub(super) request: Subscribe,
+    /// The capacity that was asked for, or the default.
+    pub(super) capacity: usize,
+    /// The node's state.
+    pub(super) watch: StateWatch,
+}
+
+/// A node with a [`NodeTwist`].
+pub(super) struct WrongNode {
+    inner: Inner,
+    twist: Arc<dyn NodeTwist>,
+    moved: Arc<Moved>,
+}
+
+/// What happened in the queues behind the pumps, which the node below does not know.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    overflowed: AtomicU64,
+    gaps: AtomicU64,
+}
+
+impl Moved {
+    pub(super) fn add(&self, pushed: Pushed) {
+        self.overflowed.fetch_add(pushed.overflowed, Ordering::Relaxed);
+        self.gaps.fetch_add(u64::from(pushed.new_gap), Ordering::Relaxed);
+    }
+}
+
+impl WrongNode {
+    /// A twist on a node.
+    pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>) -> Self {
+        Self { inner, twist, moved: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Backplane for WrongNode {
+    fn node_id(&self) -> NodeId {
+        self.inner.node_id()
+    }
+
+    fn prefix(&self) -> &Prefix {
+        self.twist.prefix(&self.inner)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.twist.capabilities(&self.inner)
+    }
+
+    async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
+        self.twist.publish(&self.inner, channel, payload).await
+    }
+
+    async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
+        let capacity = request.queue_capacity().unwrap_or(pump::CAPACITY);
+        let tap = Tap { request: request.clone(), capacity, watch: self.inner.watch() };
+        let Some(parts) = self.twist.parts(&self.inner, &tap) else {
+            return self.twist.subscribe(&self.inner, request).await;
+        };
+        // The reader's own queue has the capacity; the one below must never be the one that overflows.
+        let request = request.capacity(capacity.max(pump::BELOW));
+        let below = self.twist.subscribe(&self.inner, request).await?;
+        Ok(pump::attach(below, parts, &tap, Arc::clone(&self.moved)))
+    }
+
+    fn state(&self) -> ConnectionState {
+        self.twist.state(&self.inner)
+    }
+
+    fn watch(&self) -> StateWatch {
+        self.twist.watch(&self.inner)
+    }
+
+    fn events(&self) -> Events {
+        self.twist.events(&self.inner)
+    }
+
+    async fn health(&self) -> Result<(), HealthError> {
+        self.twist.health(&self.inner).await
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.inner.stats();
+        let overflowed = self.moved.overflowed.load(Ordering::Relaxed);
+        stats.delivered = stats.delivered.saturating_sub(overflowed);
+        stats.overflowed += overflowed;
+        stats.gaps += self.moved.gaps.load(Ordering::Relaxed);
+        self.twist.stats(stats)
+    }
+
+    async fn close(&self) {
+        self.twist.close(&self.inner).await;
+    }
+}
+
+impl fmt::Debug for WrongNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.twist.debug(&self.inner, f)
+    }
+}
+
+/// Tasks of a twist; they end with it.
+#[derive(Debug, Default)]
+pub(super) struct Tasks(Mutex<JoinSet<()>>);
+
+impl Tasks {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+}

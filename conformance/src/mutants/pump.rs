@@ -1,0 +1,239 @@
+//! What stands between a subscription and its reader: a [`Pump`] for what arrives, and a [`Control`] for
+//! what its handle asks for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use backplane_core::{
+    Channel, Delivery, Gap, Message, QueueWriter, StateWatch, SubscribeError, Subscribed, Subscription, SubscriptionControl, SubscriptionHandle, queue,
+};
+use tokio::task::AbortHandle;
+
+use super::node::{Moved, Tap};
+
+/// The default of a node's `queue_capacity`, which a twist cannot ask for.
+pub(super) const CAPACITY: usize = 4096;
+
+/// The least capacity of a subscription below a pump.
+pub(super) const BELOW: usize = 16_384;
+
+/// What is done with the deliveries of a subscription.
+#[async_trait]
+pub(super) trait Pump: Send + 'static {
+    /// Returns when the next delivery may be taken.
+    async fn ready(&mut self) {}
+
+    /// Takes a delivery, and writes what the reader is to see.
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        out.put(delivery);
+    }
+
+    /// The subscription has ended.
+    fn on_end(&mut self, out: &Out) {
+        out.end();
+    }
+}
+
+/// What is done with the requests of a subscription's handle.
+#[async_trait]
+pub(super) trait Control: Send + Sync + 'static {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        if deferred {
+            return below.subscribe_deferred(channels).await;
+        }
+        below.subscribe(channels).await.map(|()| Subscribed::InForce)
+    }
+
+    /// Leaves channels, and takes what waits of them out of the reader's queue.
+    fn unsubscribe(&self, side: &Side<'_>, channels: &[Channel]) {
+        side.below.unsubscribe(channels.iter().cloned());
+        side.out.purge(channels);
+    }
+
+    fn channels(&self, below: &SubscriptionHandle) -> Vec<Channel> {
+        below.channels()
+    }
+
+    fn is_deferred(&self, below: Option<&Subscription>) -> bool {
+        below.is_some_and(Subscription::is_deferred)
+    }
+
+    /// The reader has dropped it.
+    fn close(&self, below: Subscription) {
+        drop(below);
+    }
+}
+
+/// What stands between a subscription and its reader.
+pub(super) struct Parts {
+    pump: Box<dyn Pump>,
+    control: Box<dyn Control>,
+}
+
+impl Parts {
+    pub(super) fn new(pump: impl Pump, control: impl Control) -> Self {
+        Self { pump: Box::new(pump), control: Box::new(control) }
+    }
+
+    /// A pump, and a handle that does as it should.
+    pub(super) fn pump(pump: impl Pump) -> Self {
+        Self::new(pump, Straight)
+    }
+
+    /// A handle, and deliveries as they are.
+    pub(super) fn control(control: impl Control) -> Self {
+        Self::new(Straight, control)
+    }
+}
+
+/// What a [`Control`] has at hand.
+pub(super) struct Side<'a> {
+    pub(super) below: &'a SubscriptionHandle,
+    pub(super) out: &'a Out,
+    pub(super) watch: &'a StateWatch,
+}
+
+/// Changes nothing.
+#[derive(Debug)]
+pub(super) struct Straight;
+
+impl Pump for Straight {}
+impl Control for Straight {}
+
+/// The reader's queue, as a pump writes to it.
+#[derive(Clone, Debug)]
+pub(super) struct Out {
+    writer: QueueWriter,
+    moved: Arc<Moved>,
+}
+
+impl Out {
+    pub(super) fn put(&self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message(message) => self.message(message),
+            Delivery::Gap(gap) => self.gap(gap),
+        }
+    }
+
+    pub(super) fn message(&self, message: Message) {
+        self.moved.add(self.writer.push([message]));
+    }
+
+    pub(super) fn gap(&self, gap: Gap) {
+        self.writer.push_gap(gap);
+    }
+
+    pub(super) fn purge(&self, channels: &[Channel]) {
+        self.writer.purge(channels);
+    }
+
+    pub(super) fn end(&self) {
+        self.writer.close();
+    }
+}
+
+/// Puts parts on a subscription.
+pub(super) fn attach(
+    below: Subscription,
+    Parts { pump, control }: Parts,
+    tap: &Tap,
+    moved: Arc<Moved>,
+) -> Subscription {
+    let (writer, reader) = queue(tap.capacity);
+    let out = Out { writer, moved };
+    let handle = below.handle();
+    let below = Arc::new(Below(Mutex::new(Some(below))));
+    let task = tokio::spawn(run(Arc::clone(&below), pump, out.clone()));
+    let control =
+        Controlled { below, handle, out, control, watch: tap.watch.clone(), task: task.abort_handle() };
+    Subscription::new(reader, Arc::new(control))
+}
+
+/// The subscription below, until the reader has dropped its own.
+///
+/// A delivery is taken and passed on under the lock, so an unsubscribe finds it in one queue or the other.
+struct Below(Mutex<Option<Subscription>>);
+
+impl Below {
+    fn lock(&self) -> MutexGuard<'_, Option<Subscription>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(below: Arc<Below>, mut pump: Box<dyn Pump>, out: Out) {
+    let mut open = true;
+    while open {
+        pump.ready().await;
+        open = std::future::poll_fn(|cx| {
+            let mut below = below.lock();
+            let Some(subscription) = below.as_mut() else {
+                return Poll::Ready(false);
+            };
+            subscription.poll_recv(cx).map(|delivery| match delivery {
+                Some(delivery) => {
+                    pump.on(delivery, &out);
+                    true
+                }
+                None => {
+                    pump.on_end(&out);
+                    false
+                }
+            })
+        })
+        .await;
+    }
+}
+
+struct Controlled {
+    below: Arc<Below>,
+    handle: SubscriptionHandle,
+    out: Out,
+    control: Box<dyn Control>,
+    watch: StateWatch,
+    task: AbortHandle,
+}
+
+#[async_trait]
+impl SubscriptionControl for Controlled {
+    async fn subscribe(
+        &self,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        self.control.subscribe(&self.handle, channels, deferred).await
+    }
+
+    fn unsubscribe(&self, channels: &[Channel]) {
+        let _taken = self.below.lock();
+        let side = Side { below: &self.handle, out: &self.out, watch: &self.watch };
+        self.control.unsubscribe(&side, channels);
+    }
+
+    fn channels(&self) -> Vec<Channel> {
+        self.control.channels(&self.handle)
+    }
+
+    fn is_deferred(&self) -> bool {
+        self.control.is_deferred(self.below.lock().as_ref())
+    }
+
+    fn close(&self) {
+        self.task.abort();
+        let below = self.below.lock().take();
+        if let Some(below) = below {
+            self.control.close(below);
+        }
+    }
+}
+
+impl Drop for Controlled {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

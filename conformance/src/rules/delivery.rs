@@ -1,0 +1,223 @@
+//! D: delivery.
+
+use backplane_core::{Delivery, NotSent, PublishErrorKind, Subscribe};
+use bytes::Bytes;
+
+use crate::rule::{Rule, rule};
+use crate::trial::{Reader, Trial, channel, ensure, show, texts};
+use crate::verdict::{Outcome, broken};
+
+pub(super) const RULES: &[Rule] = &[
+    rule!(
+        "D1",
+        "every live subscription on every node gets a message exactly once",
+        [],
+        d1
+    ),
+    rule!("D2", "payload bytes arrive unchanged", [], d2),
+    rule!("D3", "publishing where nobody subscribes succeeds", [], d3),
+    rule!(
+        "D4",
+        "an oversize payload is refused before anything leaves the node",
+        [],
+        d4
+    ),
+    rule!(
+        "D5",
+        "channel names are literal, compared byte for byte",
+        [],
+        d5
+    ),
+    rule!(
+        "D6",
+        "a subscription gets nothing that was published before it",
+        [],
+        d6
+    ),
+];
+
+async fn d1(trial: Trial) -> Outcome {
+    let [a, b, c] = trial.nodes().await?;
+    let news = channel("news")?;
+    let mut everyone = Vec::new();
+    for node in [&a, &b, &c] {
+        everyone.push(trial.subscribe(node, [&news]).await?);
+        everyone.push(trial.subscribe(node, [&news]).await?);
+    }
+    let without_own = Subscribe::to([news.clone()]).without_own();
+    let mut others_only = trial.subscribe_to(&a, without_own).await?;
+    let mut sent_by_others = Vec::new();
+    let mut sent = Vec::new();
+    for i in 0..20 {
+        for (name, node) in [("a", &a), ("b", &b)] {
+            let payload = format!("{name}{i}");
+            trial.publish(node, &news, payload.clone()).await?;
+            if name != "a" {
+                sent_by_others.push(payload.clone());
+            }
+            sent.push(payload);
+        }
+    }
+    trial.publish(&c, &news, "end").await?;
+    for reader in &mut everyone {
+        exactly(reader, "end", &sent).await?;
+    }
+    exactly(&mut others_only, "end", &sent_by_others).await
+}
+
+async fn d2(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    let mut reader = trial.subscribe(&b, [&news]).await?;
+    let largest = b
+        .capabilities()
+        .max_payload
+        .min(a.capabilities().max_payload);
+    let payloads = [
+        Bytes::new(),
+        Bytes::from_static(b"x"),
+        Bytes::from_static(&[0]),
+        Bytes::from_static(&[0xff]),
+        Bytes::from_static(b"a\0b\r\n\xff\xfe c"),
+        Bytes::from_static(&[0xc3, 0x28, 0xf0, 0x90]),
+        Bytes::from_iter(0..=255_u8),
+        Bytes::from(pattern(127)),
+        Bytes::from(pattern(128)),
+        Bytes::from(pattern(70_000)),
+        Bytes::from(pattern(largest)),
+        Bytes::from_static(b"after the largest"),
+    ];
+    for payload in &payloads {
+        trial.publish(&a, &news, payload.clone()).await?;
+    }
+    for payload in &payloads {
+        reader.expect(payload).await?;
+    }
+    Ok(())
+}
+
+async fn d3(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    for i in 0..10 {
+        trial.publish(&a, &news, format!("unheard {i}")).await?;
+    }
+    let mut reader = trial.subscribe(&b, [&news]).await?;
+    trial.publish(&a, &news, "heard").await?;
+    reader.expect("heard").await?;
+    drop(reader);
+    trial.publish(&a, &news, "unheard again").await
+}
+
+async fn d4(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    let mut reader = trial.subscribe(&b, [&news]).await?;
+    let limit = a.capabilities().max_payload;
+    trial.publish(&a, &news, "before").await?;
+    for size in [limit + 1, limit + 1000] {
+        let refused = a.publish(&news, Bytes::from(vec![7; size]));
+        let kind = match trial.in_time("the refusal does not come", refused).await? {
+            Ok(()) => return broken(format!("a payload of {size} bytes was accepted")),
+            Err(error) => error.kind(),
+        };
+        let expected = PublishErrorKind::NotSent(NotSent::TooLarge { size, limit });
+        ensure(
+            kind == expected,
+            format!("expected {expected:?}, got {kind:?}"),
+        )?;
+    }
+    ensure(a.state().is_connected(), "the refusal cost the connection")?;
+    trial.publish(&a, &news, "after").await?;
+    reader.expect_all(["before", "after"]).await
+}
+
+async fn d5(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let names = [
+        "a", "A", "ab", "abc", "a*", "*", "a?", "?", "[a]", "[ab]", "a\\", "\\a", "\\", " ", "a ",
+        " a", "a\nb", "a\r\nb", "a:b", "a.b", "a.*", "a.>", ">", "#", "a/b", "a/+", "a%3Ab", "a!b",
+        "{a}", "$a", "é", "e\u{301}", "日本", "\u{0}", "a\u{0}", "'; drop", "\"a\"",
+    ];
+    let mut readers = Vec::new();
+    for name in names {
+        let channel = channel(name)?;
+        let reader = trial.subscribe(&b, [&channel]).await?;
+        readers.push((channel, reader));
+    }
+    for name in names {
+        trial
+            .publish(&a, &channel(name)?, format!("to {name:?}"))
+            .await?;
+    }
+    for name in names {
+        trial.publish(&a, &channel(name)?, "end").await?;
+    }
+    for (channel, reader) in &mut readers {
+        let expected = format!("to {:?}", channel.as_str());
+        let got = reader.up_to("end").await?;
+        for delivery in &got {
+            if let Delivery::Message(message) = delivery {
+                let named = message.channel();
+                ensure(
+                    named == channel,
+                    format!("channel {channel:?} got a message named {named:?}"),
+                )?;
+            }
+        }
+        let got = texts(&got);
+        let expected = show(expected.as_bytes());
+        ensure(
+            got == [expected.as_str()],
+            format!("channel {channel:?} should get only {expected}, and got {got:?}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// With and without another subscription of the channel on the node, which means that the broker sends the
+/// earlier messages to the node in any case.
+async fn d6(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    for (name, first) in [("quiet", false), ("busy", true)] {
+        let news = channel(name)?;
+        let earlier = match first {
+            true => Some(trial.subscribe(&b, [&news]).await?),
+            false => None,
+        };
+        for round in 0..30 {
+            for i in 0..20 {
+                trial
+                    .publish(&a, &news, format!("before {round}.{i}"))
+                    .await?;
+            }
+            let mut reader = trial.subscribe(&b, [&news]).await?;
+            let after = format!("after {round}");
+            trial.publish(&a, &news, after.clone()).await?;
+            reader.expect(after).await?;
+        }
+        drop(earlier);
+    }
+    Ok(())
+}
+
+/// Everything up to the sentinel must be these messages, each once, in any order of publishers.
+async fn exactly(reader: &mut Reader, sentinel: &str, expected: &[String]) -> Outcome {
+    let got = texts(&reader.up_to(sentinel).await?);
+    for payload in expected {
+        let payload = show(payload.as_bytes());
+        let times = got.iter().filter(|text| **text == payload).count();
+        ensure(
+            times == 1,
+            format!("message {payload} arrived {times} times"),
+        )?;
+    }
+    ensure(
+        got.len() == expected.len(),
+        format!("messages arrived that nobody sent: {got:?}"),
+    )
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}

@@ -1,0 +1,333 @@
+//! S: subscriptions.
+
+use std::time::Duration;
+
+use backplane_core::{Delivery, Subscribe, SubscribeErrorKind, Subscribed};
+use tokio::time::timeout;
+
+use crate::rule::{Rule, rule};
+use crate::trial::{Trial, chain, channel, ensure, texts};
+use crate::verdict::{Outcome, broken};
+
+pub(super) const RULES: &[Rule] = &[
+    rule!(
+        "S1",
+        "what is published after subscribe returned arrives",
+        [],
+        s1
+    ),
+    rule!(
+        "S2",
+        "after unsubscribe or drop nothing is delivered, and the broker forgets",
+        [Observer],
+        s2
+    ),
+    rule!(
+        "S3",
+        "many local subscriptions cost one on the broker",
+        [Observer],
+        s3
+    ),
+    rule!(
+        "S6",
+        "channels are added and removed while a subscription is read",
+        [],
+        s6
+    ),
+    rule!(
+        "S7",
+        "a cancelled or failed subscribe leaves nothing behind",
+        [Observer, Outage],
+        s7
+    ),
+    rule!(
+        "S8",
+        "a deferred subscribe takes effect with the reconnection",
+        [Outage],
+        s8
+    ),
+];
+
+async fn s1(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    for i in 0..100 {
+        let news = channel(format!("news {i}"))?;
+        let mut reader = trial.subscribe(&b, [&news]).await?;
+        trial.publish(&a, &news, "first").await?;
+        reader.expect("first").await?;
+    }
+    // The same through a handle, on a subscription that lives already.
+    let mut reader = trial.subscribe(&b, []).await?;
+    let handle = reader.subscription.handle();
+    for i in 0..50 {
+        let news = channel(format!("more news {i}"))?;
+        let added = handle.subscribe([news.clone()]);
+        if let Err(error) = trial.in_time("subscribe does not return", added).await? {
+            return broken(format!("subscribe failed: {}", chain(&error)));
+        }
+        trial.publish(&a, &news, format!("first {i}")).await?;
+        reader.expect(format!("first {i}")).await?;
+    }
+    Ok(())
+}
+
+async fn s2(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let (left, kept) = (channel("left")?, channel("kept")?);
+    let mut reader = trial.subscribe(&b, [&left, &kept]).await?;
+    let mut witness = trial.subscribe(&b, [&left]).await?;
+    trial.publish(&a, &left, "received, not read").await?;
+    witness.expect("received, not read").await?;
+
+    reader.subscription.handle().unsubscribe([left.clone()]);
+    trial.publish(&a, &left, "published after").await?;
+    trial.publish(&a, &kept, "end").await?;
+    let got = texts(&reader.up_to("end").await?);
+    ensure(
+        got.is_empty(),
+        format!("delivered after unsubscribe returned: {got:?}"),
+    )?;
+    ensure(
+        reader.subscription.channels() == [kept.clone()],
+        format!("still holds {:?}", reader.subscription.channels()),
+    )?;
+
+    // The other subscription of the channel is not affected, and keeps it alive on the broker.
+    witness.expect("published after").await?;
+    trial.until_subscriptions(&trial.prefix(), &left, 1).await?;
+    drop(witness);
+    trial.until_subscriptions(&trial.prefix(), &left, 0).await?;
+    trial.until_subscriptions(&trial.prefix(), &kept, 1).await?;
+    reader.subscription.handle().unsubscribe([kept.clone()]);
+    trial.until_subscriptions(&trial.prefix(), &kept, 0).await
+}
+
+async fn s3(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    let mut readers = Vec::new();
+    for _ in 0..50 {
+        readers.push(trial.subscribe(&b, [&news]).await?);
+    }
+    trial.until_subscriptions(&trial.prefix(), &news, 1).await?;
+    trial.publish(&a, &news, "once").await?;
+    trial.publish(&a, &news, "end").await?;
+    for reader in &mut readers {
+        reader.expect_all(["once", "end"]).await?;
+    }
+    let other = trial.subscribe(&a, [&news]).await?;
+    trial.until_subscriptions(&trial.prefix(), &news, 2).await?;
+    drop(other);
+    trial.until_subscriptions(&trial.prefix(), &news, 1).await
+}
+
+async fn s6(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let channels = (0..20)
+        .map(|i| channel(format!("room {i}")))
+        .collect::<Outcome<Vec<_>>>()?;
+    let always = channel("always")?;
+    let mut reader = trial
+        .subscribe(&b, channels.iter().chain([&always]))
+        .await?;
+    let handle = reader.subscription.handle();
+
+    // It is read all the time; the reader stops at the last message.
+    let reading = tokio::spawn(async move {
+        let seen = reader.up_to("end").await;
+        seen.map(|seen| (reader, texts(&seen)))
+    });
+    let mut expected = Vec::new();
+    for (i, room) in channels.iter().enumerate() {
+        trial.publish(&a, room, format!("held {i}")).await?;
+        expected.push(format!("held {i}"));
+    }
+    // The marker shows that the reader has everything before it, on a subscription of its own.
+    let mut marker = trial.subscribe(&b, [&always]).await?;
+    trial.publish(&a, &always, "marker").await?;
+    marker.expect("marker").await?;
+    expected.push("marker".to_owned());
+    for (i, room) in channels.iter().enumerate().filter(|(i, _)| i % 2 == 0) {
+        let again = format!("again {i}");
+        handle.unsubscribe([room.clone()]);
+        trial.publish(&a, room, format!("left {i}")).await?;
+        let added = handle.subscribe([room.clone()]);
+        if let Err(error) = trial.in_time("subscribe does not return", added).await? {
+            return broken(format!("subscribe failed: {}", chain(&error)));
+        }
+        trial.publish(&a, room, again.clone()).await?;
+        expected.push(again);
+    }
+    trial.publish(&a, &always, "end").await?;
+    let read = trial.in_time("the reader does not end", reading).await?;
+    let (reader, mut got) = match read {
+        Ok(read) => read?,
+        Err(error) => return broken(format!("the reader failed: {error}")),
+    };
+    let mut expected: Vec<_> = expected.iter().map(|text| format!("{text:?}")).collect();
+    // Rooms that were left right after a message may have it purged; what was kept must be there.
+    got.sort();
+    expected.sort();
+    let lost: Vec<_> = expected
+        .iter()
+        .filter(|text| !got.contains(text) && !text.contains("held"))
+        .collect();
+    ensure(lost.is_empty(), format!("did not arrive: {lost:?}"))?;
+    let strange: Vec<_> = got.iter().filter(|text| !expected.contains(text)).collect();
+    ensure(
+        strange.is_empty(),
+        format!("should not have arrived: {strange:?}"),
+    )?;
+    let twice = got.windows(2).find(|pair| pair[0] == pair[1]);
+    ensure(twice.is_none(), format!("arrived twice: {twice:?}"))?;
+    let held = reader.subscription.channels().len();
+    ensure(held == 21, format!("holds {held} channels instead of 21"))
+}
+
+async fn s7(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    // Cancelled at once, after some yields, and after some time.
+    for i in 0..60_u64 {
+        let patience = Duration::from_micros(i * 20);
+        let subscribing = b.subscribe(Subscribe::to([news.clone()]));
+        match timeout(patience, subscribing).await {
+            Err(_) => {}
+            Ok(Ok(subscription)) => drop(subscription),
+            Ok(Err(error)) => return broken(format!("subscribe failed: {}", chain(&error))),
+        }
+    }
+    let mut kept = trial.subscribe(&b, []).await?;
+    let handle = kept.subscription.handle();
+    for i in 0..60_u64 {
+        let patience = Duration::from_micros(i * 20);
+        if timeout(patience, handle.subscribe([news.clone()]))
+            .await
+            .is_ok()
+        {
+            handle.unsubscribe([news.clone()]);
+        }
+    }
+    nothing_left(&trial, &b, 1, "cancelled").await?;
+    trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
+
+    trial.outage().await?;
+    trial.all_down(&[&a, &b]).await?;
+    for _ in 0..5 {
+        let failed = trial.in_time(
+            "subscribe does not return",
+            handle.subscribe([news.clone()]),
+        );
+        if failed.await?.is_ok() {
+            return broken("subscribe succeeded in an outage");
+        }
+        if b.subscribe(Subscribe::to([news.clone()])).await.is_ok() {
+            return broken("subscribe succeeded in an outage");
+        }
+    }
+    trial.heal().await?;
+    trial.all_up(&[&a, &b]).await?;
+    nothing_left(&trial, &b, 1, "failed").await?;
+    trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
+
+    // A retry works, and what was cancelled delivers nothing twice.
+    let retried = trial.in_time(
+        "subscribe does not return",
+        handle.subscribe([news.clone()]),
+    );
+    if let Err(error) = retried.await? {
+        return broken(format!("the retry failed: {}", chain(&error)));
+    }
+    trial.publish(&a, &news, "once").await?;
+    trial.publish(&a, &news, "end").await?;
+    let got = kept.up_to("end").await?;
+    let got: Vec<_> = got.into_iter().filter_map(Delivery::into_message).collect();
+    ensure(
+        got.len() == 1,
+        format!("the message arrived {} times", got.len()),
+    )
+}
+
+/// The node's own count of what lives must come back to what is held.
+async fn nothing_left(
+    trial: &Trial,
+    node: &crate::trial::Node,
+    subscriptions: u64,
+    what: &str,
+) -> Outcome {
+    let expected = format!("{subscriptions} subscriptions and no channel after {what} subscribes");
+    trial
+        .until(&expected, || async {
+            let stats = node.stats();
+            let right = stats.subscriptions == subscriptions && stats.channels == 0;
+            let seen = format!("{} and {}", stats.subscriptions, stats.channels);
+            Ok((!right).then_some(seen))
+        })
+        .await
+}
+
+async fn s8(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let (news, more, held) = (channel("news")?, channel("more")?, channel("held")?);
+    let mut old = trial.subscribe(&b, [&held]).await?;
+    trial.outage().await?;
+    trial.all_down(&[&a, &b]).await?;
+
+    let request = Subscribe::to([news.clone()]).deferred();
+    let mut new = match b.subscribe(request).await {
+        Ok(subscription) => subscription,
+        Err(error) => return broken(format!("deferred subscribe failed: {}", chain(&error))),
+    };
+    ensure(new.is_deferred(), "a deferred subscription does not say so")?;
+    ensure(
+        !old.subscription.is_deferred(),
+        "a subscription from before claims to be deferred",
+    )?;
+    match old
+        .subscription
+        .handle()
+        .subscribe_deferred([more.clone()])
+        .await
+    {
+        Ok(Subscribed::Deferred) => {}
+        Ok(Subscribed::InForce) => return broken("a deferred channel claims to be in force"),
+        Err(error) => return broken(format!("deferred subscribe failed: {}", chain(&error))),
+    }
+    let abandoned = match b.subscribe(Subscribe::to([news.clone()]).deferred()).await {
+        Ok(subscription) => subscription,
+        Err(error) => return broken(format!("deferred subscribe failed: {}", chain(&error))),
+    };
+    drop(abandoned);
+    match b
+        .subscribe(Subscribe::to([news.clone()]))
+        .await
+        .map_err(|error| error.kind())
+    {
+        Err(SubscribeErrorKind::Unavailable) => {}
+        other => {
+            return broken(format!(
+                "without deferring, expected Unavailable, got {other:?}"
+            ));
+        }
+    }
+
+    trial.heal().await?;
+    trial.all_up(&[&a, &b]).await?;
+    ensure(!new.is_deferred(), "still deferred after the reconnection")?;
+    trial.publish(&a, &news, "to the new").await?;
+    trial.publish(&a, &more, "to the added").await?;
+    match trial
+        .in_time("the deferred subscription gets nothing", new.recv())
+        .await?
+    {
+        Some(Delivery::Message(message)) => {
+            ensure(
+                &message.payload()[..] == b"to the new",
+                "another message arrived first",
+            )?;
+        }
+        other => return broken(format!("expected the message, got {other:?}")),
+    }
+    old.expect_gap().await?;
+    old.expect("to the added").await.map(drop)
+}

@@ -1,0 +1,219 @@
+//! V: visibility.
+
+use std::time::Duration;
+
+use backplane_core::{ConnectionState, Event, Stats, Subscribe};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::harness::{Fault, Start};
+use crate::rule::{Rule, rule};
+use crate::rules::loss::{GRACE, quick};
+use crate::trial::{Node, Trial, chain, channel, ensure};
+use crate::verdict::{Outcome, broken};
+
+pub(super) const RULES: &[Rule] = &[
+    rule!(
+        "V1",
+        "state, counters and events agree with what happened",
+        [Outage],
+        v1
+    ),
+    rule!(
+        "V2",
+        "health fails in an outage and passes after it",
+        [Outage],
+        v2
+    ),
+    rule!(
+        "V3",
+        "no secret and no payload appears in Debug, Display or errors",
+        [Outage],
+        v3
+    ),
+];
+
+async fn v1(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let news = channel("news")?;
+    let first = ConnectionState::Connected { generation: 1 };
+    ensure(
+        b.state() == first,
+        format!("expected {first}, it is {}", b.state()),
+    )?;
+    let mut events = b.events();
+    let mut read = trial.subscribe(&b, [&news]).await?;
+    let small = Subscribe::to([news.clone()]).capacity(4);
+    let mut small = trial.subscribe_to(&b, small).await?;
+    count(&b, "live subscriptions", 2, |s| s.subscriptions)?;
+    count(&b, "live channels", 1, |s| s.channels)?;
+
+    for i in 0..10 {
+        trial.publish(&a, &news, i.to_string()).await?;
+        read.expect(i.to_string()).await?;
+    }
+    let size = a.capabilities().max_payload + 1;
+    ensure(
+        a.publish(&news, Bytes::from(vec![0; size])).await.is_err(),
+        "an oversize payload passed",
+    )?;
+    count(&a, "published", 10, |s| s.published)?;
+    count(&a, "not sent", 1, |s| s.not_sent)?;
+    count(&a, "unknown", 0, |s| s.unknown)?;
+    count(&b, "published", 0, |s| s.published)?;
+    // The small queue may get the last message a little after the other.
+    trial
+        .until("6 messages overflowed", || async {
+            let seen = b.stats().overflowed;
+            Ok((seen != 6).then(|| seen.to_string()))
+        })
+        .await?;
+    count(&b, "delivered", 14, |s| s.delivered)?;
+    count(&b, "gaps", 1, |s| s.gaps)?;
+    count(&b, "reconnects", 0, |s| s.reconnects)?;
+
+    trial.outage_and_back(&[&a, &b]).await?;
+    let second = ConnectionState::Connected { generation: 2 };
+    ensure(
+        b.state() == second,
+        format!("expected {second}, it is {}", b.state()),
+    )?;
+    count(&b, "gaps", 3, |s| s.gaps)?;
+    count(&b, "reconnects", 1, |s| s.reconnects)?;
+    count(&b, "malformed", 0, |s| s.malformed)?;
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv()).collect();
+    agree(&told)?;
+
+    read.expect_gap().await?;
+    small.expect_all(["0", "1", "2", "3"]).await?;
+    small.expect_gap().await?;
+    small.expect_gap().await?;
+    drop(small);
+    count(&b, "live subscriptions", 1, |s| s.subscriptions)
+}
+
+fn count(node: &Node, what: &str, expected: u64, of: impl Fn(&Stats) -> u64) -> Outcome {
+    let seen = of(&node.stats());
+    ensure(
+        seen == expected,
+        format!("{what}: expected {expected}, counted {seen}"),
+    )
+}
+
+/// Disconnected and connecting take turns, and connected comes last.
+fn agree(told: &[Event]) -> Outcome {
+    let (last, turns) = match told.split_last() {
+        Some((last, turns)) if turns.len() >= 2 && turns.len() % 2 == 0 => (last, turns),
+        _ => return broken(format!("an outage made these events: {told:?}")),
+    };
+    for turn in turns.chunks(2) {
+        let fits = matches!(
+            turn,
+            [
+                Event::State(ConnectionState::Disconnected { .. }),
+                Event::State(ConnectionState::Connecting { .. }),
+            ]
+        );
+        ensure(fits, format!("events {turn:?} are not a turn, in {told:?}"))?;
+    }
+    let second = Event::State(ConnectionState::Connected { generation: 2 });
+    ensure(
+        *last == second,
+        format!("the last event is {last:?}, in {told:?}"),
+    )
+}
+
+async fn v2(trial: Trial) -> Outcome {
+    let node = trial.node_with(quick(&trial)).await?;
+    let bound = trial.scaled(Duration::from_secs(1)) + trial.scaled(GRACE);
+    for fault in [Fault::Kill, Fault::Stop, Fault::Freeze, Fault::Mute] {
+        if let Err(error) = node.health().await {
+            return broken(format!("health fails without an outage: {}", chain(&error)));
+        }
+        match trial.can(fault) {
+            true => trial.inject(fault).await?,
+            false if fault == Fault::Kill => trial.outage().await?,
+            false => continue,
+        }
+        match timeout(bound, node.health()).await {
+            Ok(Err(_)) => {}
+            Ok(Ok(())) => return broken(format!("{fault}: health passes in the outage")),
+            Err(_) => return broken(format!("{fault}: health does not answer within {bound:?}")),
+        }
+        trial.heal().await?;
+        trial.all_up(&[&node]).await?;
+        // It may have been up throughout a short freeze; the real path decides.
+        trial
+            .until("health after the outage", || async {
+                Ok(node.health().await.err().map(|error| chain(&error)))
+            })
+            .await?;
+        trial.all_up(&[&node]).await?;
+    }
+    Ok(())
+}
+
+async fn v3(trial: Trial) -> Outcome {
+    let payload = "the-payload-is-nobodys-business";
+    let node = trial.node().await?;
+    let news = channel("news")?;
+    let mut said = vec![format!("{node:?}"), format!("{:?}", node.capabilities())];
+    let mut reader = trial.subscribe(&node, [&news]).await?;
+    let mut events = node.events();
+    said.push(format!(
+        "{:?} {:?}",
+        reader.subscription,
+        reader.subscription.handle()
+    ));
+    trial.publish(&node, &news, payload).await?;
+    let delivery = reader.next("the message").await?;
+    said.push(format!(
+        "{delivery:?} {:#?}",
+        delivery.clone().into_message()
+    ));
+    let size = node.capabilities().max_payload + 1;
+    let oversize: Bytes = payload.bytes().cycle().take(size).collect();
+    let errors = |error: &dyn std::error::Error| format!("{error} {error:?} {}", chain(error));
+    if let Err(error) = node.publish(&news, oversize).await {
+        said.push(errors(&error));
+    }
+    trial.outage().await?;
+    trial.all_down(&[&node]).await?;
+    if let Err(error) = node.publish(&news, payload.into()).await {
+        said.push(errors(&error));
+    }
+    if let Err(error) = node.subscribe(Subscribe::to([news.clone()])).await {
+        said.push(errors(&error));
+    }
+    if let Err(error) = node.health().await {
+        said.push(errors(&error));
+    }
+    if let Err(error) = trial.start(trial.options(), Start::Eager).await? {
+        said.push(errors(&error));
+    }
+    said.push(format!("{node:?} {} {:?}", node.state(), node.state()));
+    trial.heal().await?;
+    trial.all_up(&[&node]).await?;
+    said.push(format!(
+        "{:?} {:?}",
+        reader.next("a gap").await?,
+        node.stats()
+    ));
+    said.extend(std::iter::from_fn(|| events.try_recv()).map(|event| format!("{event:?}")));
+    node.close().await;
+    if let Err(error) = node.publish(&news, payload.into()).await {
+        said.push(errors(&error));
+    }
+    let harness = format!("{:?}", trial.harness().describe());
+    said.push(harness);
+    for text in &said {
+        ensure(!text.contains(payload), format!("a payload is in: {text}"))?;
+        let hidden = trial
+            .harness()
+            .secret()
+            .is_none_or(|secret| !text.contains(&secret));
+        // Not the text itself: the report must not contain the secret either.
+        ensure(hidden, "the password appears in Debug, Display or an error")?;
+    }
+    Ok(())
+}
