@@ -64,6 +64,8 @@ pub mod fixtures;
 mod harness;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "memory")]
+pub mod mutants;
 #[cfg(feature = "redis")]
 mod redis;
 mod report;
@@ -73,12 +75,12 @@ mod runner;
 mod trial;
 mod verdict;
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisHarness;
 pub use embedded::main;
 pub use harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 #[cfg(feature = "memory")]
 pub use memory::MemoryHarness;
-#[cfg(feature = "redis")]
-pub use self::redis::RedisHarness;
 pub use report::{Report, RuleResult, SUITE_VERSION, Summary};
 pub use rule::{Level, Need, Rule, TrialFn};
 pub use runner::{Progress, Suite};

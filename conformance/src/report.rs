@@ -36,9 +36,9 @@ pub struct Report {
     pub summary: Summary,
     /// The rules in the order they ran.
     pub rules: Vec<RuleResult>,
-    /// Whether rules were not tried because the broker did not come back.
+    /// Why rules were not tried, where the broker did not come back.
     #[serde(skip)]
-    pub(crate) broker_is_lost: bool,
+    pub(crate) broker_lost: Option<String>,
 }
 
 /// How many rules ended how.
@@ -75,6 +75,9 @@ pub struct RuleResult {
     pub reason: String,
     /// How long its trial took, in milliseconds.
     pub duration_ms: u64,
+    /// Whether it was tried, or need not be; false where the broker was lost before.
+    #[serde(skip)]
+    pub(crate) tried: bool,
 }
 
 impl RuleResult {
@@ -86,6 +89,7 @@ impl RuleResult {
             verdict: verdict.kind(),
             reason: verdict.reason().to_owned(),
             duration_ms: millis(took),
+            tried: true,
         }
     }
 
@@ -112,7 +116,7 @@ impl Report {
             repetitions: None,
             summary,
             rules,
-            broker_is_lost: false,
+            broker_lost: None,
         }
     }
 
@@ -130,7 +134,7 @@ impl Report {
         for run in runs {
             repetitions += 1;
             sum.duration_ms += run.duration_ms;
-            sum.broker_is_lost |= run.broker_is_lost;
+            sum.broker_lost = sum.broker_lost.or(run.broker_lost);
             for mut rule in run.rules {
                 let Some(known) = sum.rules.iter_mut().find(|known| known.id == rule.id) else {
                     continue;

@@ -119,12 +119,17 @@ impl Suite {
         for (index, rule) in self.rules.iter().enumerate() {
             progress(Progress::Begin { rule, index, total });
             let start = Instant::now();
-            let verdict = match missing_need(&*self.harness, rule) {
-                Some(reason) => Verdict::NotApplicable(reason),
-                None => self.run_if_well(rule, &mut health).await,
+            self.look_again(&mut health).await;
+            let verdict = match (missing_need(&*self.harness, rule), &health) {
+                (Some(reason), _) => Verdict::NotApplicable(reason),
+                (None, Health::Dead(_)) => {
+                    Verdict::Inconclusive("not tried: the broker is away".to_owned())
+                }
+                (None, _) => self.run_rule(rule, &mut health).await,
             };
             let verdict = with_known_failures(rule, verdict, &known);
-            let result = RuleResult::new(rule, &verdict, start.elapsed());
+            let mut result = RuleResult::new(rule, &verdict, start.elapsed());
+            result.tried = !matches!(health, Health::Dead(_));
             progress(Progress::End {
                 result: &result,
                 index,
@@ -133,23 +138,21 @@ impl Suite {
             results.push(result);
         }
         let mut report = Report::new(self.harness.describe(), self.seed, begin.elapsed(), results);
-        report.broker_is_lost = matches!(health, Health::Dead(_));
+        if let Health::Dead(why) = health {
+            report.broker_lost = Some(why);
+        }
         report
     }
 
-    async fn run_if_well(&self, rule: &Rule, health: &mut Health) -> Verdict {
-        if let Health::Ailing(after) = health {
-            *health = match self.heal().await {
-                Ok(()) => Health::Well,
-                Err(why) => Health::Dead(format!(
-                    "the broker is away since the trial of {after}: {why}"
-                )),
-            };
+    /// Tries once more to get a broker back that did not come back after a trial.
+    async fn look_again(&self, health: &mut Health) {
+        if let Health::Ailing(after) = health
+            && let Err(why) = self.heal().await
+        {
+            *health = Health::Dead(format!("it did not come back after the trial of {after}: {why}"));
+        } else if let Health::Ailing(_) = health {
+            *health = Health::Well;
         }
-        if let Health::Dead(why) = health {
-            return Verdict::Inconclusive(format!("not tried, {why}"));
-        }
-        self.run_rule(rule, health).await
     }
 
     async fn run_rule(&self, rule: &Rule, health: &mut Health) -> Verdict {
@@ -174,12 +177,13 @@ impl Suite {
         // Not before the trial has ended: it must not make another fault after this.
         let _ = timeout(END_LIMIT, task.shutdown()).await;
         let healed = self.heal().await;
-        if healed.is_err() {
+        let cleaned_up = trial.clean_up().await;
+        if let Err(why) = healed {
             *health = Health::Ailing(rule.id);
+            return without_broker(&outcome, &why);
         }
-        let healed = healed.map_err(|why| Ending::Inconclusive(format!("after the trial: {why}")));
         // The first thing that went wrong is the reason.
-        Verdict::from(first_error([outcome, healed, trial.clean_up().await]))
+        Verdict::from(outcome.and(cleaned_up))
     }
 
     async fn heal(&self) -> Result<(), String> {
@@ -209,8 +213,13 @@ fn trial_seed(seed: u64, id: &str) -> u64 {
     StdRng::seed_from_u64(mixed).random()
 }
 
-fn first_error(outcomes: [Outcome; 3]) -> Outcome {
-    outcomes.into_iter().collect()
+/// The verdict of a trial after which the broker did not come back, so that what it found proves nothing.
+fn without_broker(outcome: &Outcome, why: &str) -> Verdict {
+    let found = match outcome {
+        Err(Ending::Broken(how) | Ending::Inconclusive(how)) => format!("; the trial found: {how}"),
+        _ => String::new(),
+    };
+    Verdict::Inconclusive(format!("the broker did not come back after the trial: {why}{found}"))
 }
 
 /// What a rule needs and the harness does not have.

@@ -165,8 +165,19 @@ impl Trial {
         self.harness.observer().ok_or_else(|| missing("observer"))
     }
 
-    /// Whether the harness can make a fault.
+    /// The trial with nodes that [`Fault::Mute`] and [`Fault::Isolate`] reach, for a rule that uses them where it
+    /// [can](Self::can) and does not need them.
+    pub(crate) const fn with_reachable_nodes(mut self) -> Self {
+        self.reachable = true;
+        self
+    }
+
+    /// Whether the harness can make a fault, and it would reach the trial's nodes.
     pub(crate) fn can(&self, fault: Fault) -> bool {
+        let needs_a_way = matches!(fault, Fault::Mute | Fault::Isolate(_));
+        if needs_a_way && !self.reachable {
+            return false;
+        }
         self.harness
             .faults()
             .is_some_and(|faults| faults.supports(fault).is_ok())
@@ -355,7 +366,7 @@ impl Trial {
     }
 }
 
-/// Whether the trial of a rule breaks the way to single nodes, rather than the broker itself.
+/// Whether the trial of a rule needs to break the way to single nodes, rather than the broker itself.
 fn must_be_reachable(harness: &dyn Harness, rule: &Rule) -> bool {
     let can_kill = || {
         harness

@@ -204,7 +204,10 @@ impl<D: Driver> Backplane for Node<D> {
         if self.core.is_closed() {
             return Err(HealthError::new(HealthErrorKind::Closed, None));
         }
-        let attached = self.core.attached().filter(|attached| !attached.fate.is_ended());
+        let attached = self
+            .core
+            .attached()
+            .filter(|attached| !attached.fate.is_ended());
         let Some(attached) = attached else {
             return Err(HealthError::new(HealthErrorKind::Unavailable, None));
         };

@@ -18,7 +18,12 @@ struct Line {
 impl From<Rule> for Line {
     fn from(rule: Rule) -> Self {
         let needs = rule.needs.iter().copied().map(Need::as_str).collect();
-        Self { id: rule.id, level: rule.level, title: rule.title, needs }
+        Self {
+            id: rule.id,
+            level: rule.level,
+            title: rule.title,
+            needs,
+        }
     }
 }
 
@@ -43,5 +48,10 @@ fn text(line: &Line) -> String {
         [] => String::new(),
         needs => format!(" (needs: {})", needs.join(", ")),
     };
-    format!("{:<4} {:<6} {}{needs}", line.id, line.level.as_str(), line.title)
+    format!(
+        "{:<4} {:<6} {}{needs}",
+        line.id,
+        line.level.as_str(),
+        line.title
+    )
 }

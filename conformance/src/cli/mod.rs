@@ -52,7 +52,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Verify { backend } => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build();
             let runtime = match runtime {
                 Ok(runtime) => runtime,
                 Err(error) => return refuse(format_args!("cannot start the runtime: {error}")),
@@ -79,7 +81,9 @@ async fn until_interrupted<F: Future<Output = ExitCode>>(run: impl FnOnce(Place)
     if let Some(harness) = place.get()
         && timeout(SHUT_DOWN_LIMIT, harness.shut_down()).await.is_err()
     {
-        complain(format_args!("the server did not end within {SHUT_DOWN_LIMIT:?}"));
+        complain(format_args!(
+            "the server did not end within {SHUT_DOWN_LIMIT:?}"
+        ));
     }
     code
 }

@@ -39,7 +39,13 @@ const CLEAR: &str = "\r\x1b[K";
 
 impl Screen {
     pub(super) fn new(format: Format, repeat: u64) -> Self {
-        Self { format, repeat, repetition: 0, seed: 0, live: io::stderr().is_terminal() }
+        Self {
+            format,
+            repeat,
+            repetition: 0,
+            seed: 0,
+            live: io::stderr().is_terminal(),
+        }
     }
 
     /// Before all runs.
@@ -65,7 +71,11 @@ impl Screen {
                 to_stderr(format_args!("{CLEAR}{place} {} {}", rule.id, rule.title));
             }
             Progress::Begin { .. } => {}
-            Progress::End { result, index, total } => self.show_result(result, index, total),
+            Progress::End {
+                result,
+                index,
+                total,
+            } => self.show_result(result, index, total),
         }
     }
 
@@ -89,7 +99,10 @@ impl Screen {
             return;
         }
         let (n, of, seed) = (self.repetition, self.repeat, self.seed);
-        let line = format!("repetition {n} of {of}, seed {seed}: {}\n", report.to_summary());
+        let line = format!(
+            "repetition {n} of {of}, seed {seed}: {}\n",
+            report.to_summary()
+        );
         match self.format {
             Format::Text => to_stdout(line),
             Format::Json => to_stderr(line),
@@ -105,7 +118,10 @@ impl Screen {
         if reproductions.is_empty() {
             return;
         }
-        let lines = format!("\nto repeat what did not pass:\n  {}\n", reproductions.join("\n  "));
+        let lines = format!(
+            "\nto repeat what did not pass:\n  {}\n",
+            reproductions.join("\n  ")
+        );
         match self.format {
             Format::Text => to_stdout(lines),
             Format::Json => to_stderr(lines),

@@ -19,7 +19,10 @@ pub(super) async fn start(args: &ServerArgs) -> Result<Arc<dyn Harness>, String>
             return Err("--fixture url needs --url redis://host:port".to_owned());
         }
         (Some(other), Some(_)) => {
-            return Err(format!("--url is for --fixture url, not for {}", other.as_str()));
+            return Err(format!(
+                "--url is for --fixture url, not for {}",
+                other.as_str()
+            ));
         }
         (Some(Fixture::Process), None) => RedisHarness::process().await,
         (Some(Fixture::Proxy), None) => RedisHarness::proxy().await,
@@ -35,7 +38,9 @@ fn shared(harness: RedisHarness) -> Arc<dyn Harness> {
 
 #[cfg(feature = "container")]
 async fn container() -> Result<RedisHarness, String> {
-    RedisHarness::container().await.map_err(|error| error.to_string())
+    RedisHarness::container()
+        .await
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(not(feature = "container"))]
@@ -50,7 +55,9 @@ async fn container_or_process() -> Result<RedisHarness, String> {
     };
     match RedisHarness::process().await {
         Ok(harness) => {
-            complain(format_args!("no container, so redis-server as a process: {why}"));
+            complain(format_args!(
+                "no container, so redis-server as a process: {why}"
+            ));
             Ok(harness)
         }
         Err(error @ FixtureError::BinaryMissing { .. }) => Err(format!(

@@ -17,7 +17,9 @@ pub(super) async fn run(backend: Backend, place: Place) -> ExitCode {
     let rules = match rules::select(&args.rules) {
         Ok(rules) => rules,
         Err(unknown) => {
-            return refuse(format_args!("there is no rule {unknown:?}; `list` prints the rules"));
+            return refuse(format_args!(
+                "there is no rule {unknown:?}; `list` prints the rules"
+            ));
         }
     };
     let harness: Arc<dyn Harness> = match &backend {
@@ -38,7 +40,10 @@ pub(super) async fn run(backend: Backend, place: Place) -> ExitCode {
         let seed = seed.wrapping_add(repetition);
         screen.begin(seed);
         let suite = Suite::new(Arc::clone(&harness));
-        let suite = suite.rules(rules.clone()).seed(seed).time_scale(args.time_scale);
+        let suite = suite
+            .rules(rules.clone())
+            .seed(seed)
+            .time_scale(args.time_scale);
         let report = suite.run_with(|progress| screen.show(&progress)).await;
         screen.end(&report);
         let lost = report.broker_is_lost;
@@ -62,7 +67,11 @@ fn finish(screen: &Screen, mut runs: Vec<Report>, of: &Description, args: &RunAr
         return refuse("nothing was run");
     };
     screen.close(&report, &reproductions);
-    if report.is_certified() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.is_certified() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// For each rule that did not pass, the command line that repeats its first bad trial.

@@ -93,7 +93,12 @@ pub(super) type Inbounds = Arc<Mutex<Vec<Inbound>>>;
 
 impl WrongDriver {
     pub(super) fn new(inner: MemoryDriver, twist: Arc<dyn LinkTwist>, inbounds: Inbounds) -> Self {
-        Self { inner, twist, links: AtomicU64::new(0), inbounds }
+        Self {
+            inner,
+            twist,
+            links: AtomicU64::new(0),
+            inbounds,
+        }
     }
 }
 
@@ -111,10 +116,23 @@ impl Driver for WrongDriver {
 
     async fn connect(&self, inbound: Inbound) -> Result<WrongLink, LinkError> {
         let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = self.twist.connect(&self.inner, inbound.clone(), number).await?;
-        self.inbounds.lock().unwrap_or_else(PoisonError::into_inner).push(inbound.clone());
-        let line = Line { link: Arc::new(link), inbound, number };
-        Ok(WrongLink { line, twist: Arc::clone(&self.twist) })
+        let link = self
+            .twist
+            .connect(&self.inner, inbound.clone(), number)
+            .await?;
+        self.inbounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(inbound.clone());
+        let line = Line {
+            link: Arc::new(link),
+            inbound,
+            number,
+        };
+        Ok(WrongLink {
+            line,
+            twist: Arc::clone(&self.twist),
+        })
     }
 }
 

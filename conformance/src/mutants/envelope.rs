@@ -67,8 +67,11 @@ impl NodeTwist for Envelope {
 
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let held = Held(Arc::new(Mutex::new(tap.request.channels().to_vec())));
-        let opener =
-            Opener { prefix: self.prefix.clone(), held: held.clone(), matches: self.matches };
+        let opener = Opener {
+            prefix: self.prefix.clone(),
+            held: held.clone(),
+            matches: self.matches,
+        };
         Some(Parts::new(opener, held))
     }
 
@@ -99,7 +102,7 @@ impl Control for Held {
         Ok(Subscribed::InForce)
     }
 
-    fn unsubscribe(&self, side: &Side<'_>, channels: &[Channel]) {
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
         self.lock().retain(|held| !channels.contains(held));
         side.out.purge(channels);
     }
@@ -185,7 +188,9 @@ pub(super) fn glob(pattern: &str, name: &str) -> bool {
         None => name.is_empty(),
         Some('*') => {
             let pattern = pattern.as_str();
-            name.char_indices().any(|(at, _)| glob(pattern, &name[at..])) || glob(pattern, "")
+            name.char_indices()
+                .any(|(at, _)| glob(pattern, &name[at..]))
+                || glob(pattern, "")
         }
         Some('?') => rest.next().is_some() && glob(pattern.as_str(), rest.as_str()),
         Some(literal) => rest.next() == Some(literal) && glob(pattern.as_str(), rest.as_str()),

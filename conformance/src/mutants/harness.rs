@@ -5,12 +5,15 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use backplane_core::driver::Inbound;
-use backplane_core::{Backplane, Channel, ConnectError, ConnectErrorKind, InvalidOption, Node, Prefix};
+use backplane_core::{
+    Backplane, Channel, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node, Prefix,
+};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
 use super::driver::{Inbounds, LinkTwist, WrongDriver};
-use super::node::{Inner, NodeTwist, WrongNode};
+use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
+use super::pump::{Control, OnGap, OnMessage, Out, Parts, Pump};
 use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
 use crate::memory::MemoryHarness;
 
@@ -32,7 +35,6 @@ pub(super) struct Wrong {
     secret: Option<&'static str>,
     inbounds: Inbounds,
 }
-
 
 /// Makes nodes in a way of its own.
 #[async_trait]
@@ -61,6 +63,31 @@ impl Wrong {
     ) -> Self {
         self.nodes = Some(Box::new(move |spec| Arc::new(twist(spec))));
         self
+    }
+
+    /// Other parts for every subscription.
+    pub(super) fn parts(self, parts: fn(&Tap) -> Parts) -> Self {
+        self.nodes(move |_| WithParts(parts))
+    }
+
+    /// Another pump for every subscription.
+    pub(super) fn pumps<P: Pump>(self, pump: fn() -> P) -> Self {
+        self.nodes(move |_| WithParts(move |_: &Tap| Parts::pump(pump())))
+    }
+
+    /// Something else done with every message.
+    pub(super) fn on_message(self, on: fn(Message, &Out)) -> Self {
+        self.nodes(move |_| WithParts(move |_: &Tap| Parts::pump(OnMessage(on))))
+    }
+
+    /// Something else done with every gap.
+    pub(super) fn on_gap(self, on: fn(Gap, &Out)) -> Self {
+        self.nodes(move |_| WithParts(move |_: &Tap| Parts::pump(OnGap(on))))
+    }
+
+    /// Something else done for every handle.
+    pub(super) fn controls<C: Control>(self, control: fn() -> C) -> Self {
+        self.nodes(move |_| WithParts(move |_: &Tap| Parts::control(control())))
     }
 
     /// Other options than those asked for.
@@ -99,7 +126,10 @@ impl Wrong {
 
     /// The links of all nodes, the dead ones included.
     pub(super) fn inbounds(&self) -> Vec<Inbound> {
-        self.inbounds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inbounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The right thing to do with bytes that a stranger writes.
@@ -117,7 +147,9 @@ impl Wrong {
 
     /// A node with the twists, by the right constructor.
     pub(super) async fn plain(&self, spec: &NodeSpec) -> Made {
-        let changed = self.spec.map_or_else(|| spec.clone(), |change| change(spec));
+        let changed = self
+            .spec
+            .map_or_else(|| spec.clone(), |change| change(spec));
         let inner = match &self.links {
             None => self.memory.node(&changed).await?,
             Some(links) => self.on_driver(&changed, links()).await?,
@@ -142,19 +174,28 @@ impl Wrong {
 /// The prefix that a node made with this spec has.
 pub(super) fn prefix_of(spec: &NodeSpec) -> Result<Prefix, ConnectError> {
     let nowhere = MemoryBus::new();
-    let node = nowhere.connect_lazy(spec.options.clone()).map_err(invalid)?;
+    let node = nowhere
+        .connect_lazy(spec.options.clone())
+        .map_err(invalid)?;
     Ok(node.prefix().clone())
 }
 
 fn invalid(error: InvalidOption) -> ConnectError {
-    ConnectError::new(ConnectErrorKind::InvalidOption, "memory bus", Some(error.into()))
+    ConnectError::new(
+        ConnectErrorKind::InvalidOption,
+        "memory bus",
+        Some(error.into()),
+    )
 }
 
 #[async_trait]
 impl Harness for Wrong {
     fn describe(&self) -> Description {
         let backend = "memory, wrong on purpose".to_owned();
-        Description { backend, ..self.memory.describe() }
+        Description {
+            backend,
+            ..self.memory.describe()
+        }
     }
 
     async fn node(&self, spec: &NodeSpec) -> Made {
@@ -201,6 +242,8 @@ impl Observer for Wrong {
 
 impl fmt::Debug for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wrong").field("memory", &self.memory).finish_non_exhaustive()
+        f.debug_struct("Wrong")
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
     }
 }

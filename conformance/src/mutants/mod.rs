@@ -60,7 +60,13 @@ pub struct Kill {
 /// All mutants, in the order of the contract.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
-    [delivery::MUTANTS, order::MUTANTS, subscriptions::MUTANTS, isolation::MUTANTS].concat()
+    [
+        delivery::MUTANTS,
+        order::MUTANTS,
+        subscriptions::MUTANTS,
+        isolation::MUTANTS,
+    ]
+    .concat()
 }
 
 /// Backends with the same wrappers as the mutants and nothing wrong, which must pass: what kills a
@@ -68,11 +74,20 @@ pub fn all() -> Vec<Mutant> {
 #[must_use]
 pub fn controls() -> Vec<(&'static str, Arc<dyn Harness>)> {
     vec![
-        ("node wrapper", Wrong::new().nodes(|_| node::Straight).harness()),
-        ("driver wrapper", Wrong::new().links(|| driver::Straight).harness()),
+        (
+            "node wrapper",
+            Wrong::new().nodes(|_| node::Straight).harness(),
+        ),
+        (
+            "driver wrapper",
+            Wrong::new().links(|| driver::Straight).harness(),
+        ),
         (
             "both wrappers",
-            Wrong::new().links(|| driver::Straight).nodes(|_| node::Straight).harness(),
+            Wrong::new()
+                .links(|| driver::Straight)
+                .nodes(|_| node::Straight)
+                .harness(),
         ),
     ]
 }
@@ -84,14 +99,24 @@ pub fn controls() -> Vec<(&'static str, Arc<dyn Harness>)> {
 pub async fn run(mutant: &Mutant) -> Kill {
     let begin = Instant::now();
     let rules = rules::select(&[mutant.rule.to_owned()]).unwrap_or_default();
-    let suite = Suite::new(mutant.harness()).rules(rules).time_scale(TIME_SCALE);
+    let suite = Suite::new(mutant.harness())
+        .rules(rules)
+        .time_scale(TIME_SCALE);
     let report = suite.run().await;
     let (verdict, reason) = match report.rules.first() {
         Some(result) => (result.verdict, result.reason.clone()),
-        None => (VerdictKind::NotApplicable, format!("there is no rule {}", mutant.rule)),
+        None => (
+            VerdictKind::NotApplicable,
+            format!("there is no rule {}", mutant.rule),
+        ),
     };
     let killed = verdict == VerdictKind::Fail && reason.contains(mutant.reason);
-    Kill { killed, verdict, reason, took: begin.elapsed() }
+    Kill {
+        killed,
+        verdict,
+        reason,
+        took: begin.elapsed(),
+    }
 }
 
 impl Mutant {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use backplane_core::{
     Backplane, Capabilities, Channel, ConnectionState, Events, HealthError, NodeId, Prefix,
-    PublishError, Pushed, Stats, StateWatch, Subscribe, SubscribeError, Subscription,
+    PublishError, Pushed, StateWatch, Stats, Subscribe, SubscribeError, Subscription,
 };
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -20,6 +20,9 @@ pub(super) type Inner = Arc<dyn Backplane>;
 /// What is wrong with a node. Every method as it stands does the right thing.
 #[async_trait]
 pub(super) trait NodeTwist: Send + Sync + 'static {
+    /// The node was made.
+    fn made(&self, _node: &Inner) {}
+
     async fn publish(
         &self,
         node: &Inner,
@@ -91,6 +94,19 @@ impl NodeTwist for Straight {
     }
 }
 
+/// A node whose subscriptions have other parts.
+pub(super) struct WithParts<F>(pub(super) F);
+
+#[async_trait]
+impl<F> NodeTwist for WithParts<F>
+where
+    F: Fn(&Tap) -> Parts + Send + Sync + 'static,
+{
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        Some((self.0)(tap))
+    }
+}
+
 /// What the parts may want to know of their subscription.
 #[derive(Clone, Debug)]
 pub(super) struct Tap {
@@ -118,15 +134,22 @@ pub(super) struct Moved {
 
 impl Moved {
     pub(super) fn add(&self, pushed: Pushed) {
-        self.overflowed.fetch_add(pushed.overflowed, Ordering::Relaxed);
-        self.gaps.fetch_add(u64::from(pushed.new_gap), Ordering::Relaxed);
+        self.overflowed
+            .fetch_add(pushed.overflowed, Ordering::Relaxed);
+        self.gaps
+            .fetch_add(u64::from(pushed.new_gap), Ordering::Relaxed);
     }
 }
 
 impl WrongNode {
     /// A twist on a node.
     pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>) -> Self {
-        Self { inner, twist, moved: Arc::default() }
+        twist.made(&inner);
+        Self {
+            inner,
+            twist,
+            moved: Arc::default(),
+        }
     }
 }
 
@@ -150,7 +173,11 @@ impl Backplane for WrongNode {
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
         let capacity = request.queue_capacity().unwrap_or(pump::CAPACITY);
-        let tap = Tap { request: request.clone(), capacity, watch: self.inner.watch() };
+        let tap = Tap {
+            request: request.clone(),
+            capacity,
+            watch: self.inner.watch(),
+        };
         let Some(parts) = self.twist.parts(&self.inner, &tap) else {
             return self.twist.subscribe(&self.inner, request).await;
         };
@@ -202,6 +229,9 @@ pub(super) struct Tasks(Mutex<JoinSet<()>>);
 
 impl Tasks {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spawn(task);
     }
 }

@@ -6,7 +6,8 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, Delivery, Gap, Message, QueueWriter, StateWatch, SubscribeError, Subscribed, Subscription, SubscriptionControl, SubscriptionHandle, queue,
+    Channel, Delivery, Gap, Message, QueueWriter, StateWatch, SubscribeError, Subscribed,
+    Subscription, SubscriptionControl, SubscriptionHandle, queue,
 };
 use tokio::task::AbortHandle;
 
@@ -21,6 +22,9 @@ pub(super) const BELOW: usize = 16_384;
 /// What is done with the deliveries of a subscription.
 #[async_trait]
 pub(super) trait Pump: Send + 'static {
+    /// The subscription is there.
+    fn begin(&mut self, _out: &Out) {}
+
     /// Returns when the next delivery may be taken.
     async fn ready(&mut self) {}
 
@@ -47,11 +51,14 @@ pub(super) trait Control: Send + Sync + 'static {
         if deferred {
             return below.subscribe_deferred(channels).await;
         }
-        below.subscribe(channels).await.map(|()| Subscribed::InForce)
+        below
+            .subscribe(channels)
+            .await
+            .map(|()| Subscribed::InForce)
     }
 
     /// Leaves channels, and takes what waits of them out of the reader's queue.
-    fn unsubscribe(&self, side: &Side<'_>, channels: &[Channel]) {
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
         side.below.unsubscribe(channels.iter().cloned());
         side.out.purge(channels);
     }
@@ -78,7 +85,10 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn new(pump: impl Pump, control: impl Control) -> Self {
-        Self { pump: Box::new(pump), control: Box::new(control) }
+        Self {
+            pump: Box::new(pump),
+            control: Box::new(control),
+        }
     }
 
     /// A pump, and a handle that does as it should.
@@ -97,14 +107,44 @@ pub(super) struct Side<'a> {
     pub(super) below: &'a SubscriptionHandle,
     pub(super) out: &'a Out,
     pub(super) watch: &'a StateWatch,
+    /// The subscription itself, unless it was dropped.
+    pub(super) subscription: Option<&'a mut Subscription>,
 }
 
 /// Changes nothing.
 #[derive(Debug)]
 pub(super) struct Straight;
 
+#[async_trait]
 impl Pump for Straight {}
+#[async_trait]
 impl Control for Straight {}
+
+/// Does something else with messages.
+pub(super) struct OnMessage<F>(pub(super) F);
+
+#[async_trait]
+impl<F: FnMut(Message, &Out) + Send + 'static> Pump for OnMessage<F> {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => (self.0)(message, out),
+            Delivery::Gap(gap) => out.gap(gap),
+        }
+    }
+}
+
+/// Does something else with gaps.
+pub(super) struct OnGap<F>(pub(super) F);
+
+#[async_trait]
+impl<F: FnMut(Gap, &Out) + Send + 'static> Pump for OnGap<F> {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => out.message(message),
+            Delivery::Gap(gap) => (self.0)(gap, out),
+        }
+    }
+}
 
 /// The reader's queue, as a pump writes to it.
 #[derive(Clone, Debug)]
@@ -141,17 +181,24 @@ impl Out {
 /// Puts parts on a subscription.
 pub(super) fn attach(
     below: Subscription,
-    Parts { pump, control }: Parts,
+    Parts { mut pump, control }: Parts,
     tap: &Tap,
     moved: Arc<Moved>,
 ) -> Subscription {
     let (writer, reader) = queue(tap.capacity);
     let out = Out { writer, moved };
+    pump.begin(&out);
     let handle = below.handle();
     let below = Arc::new(Below(Mutex::new(Some(below))));
     let task = tokio::spawn(run(Arc::clone(&below), pump, out.clone()));
-    let control =
-        Controlled { below, handle, out, control, watch: tap.watch.clone(), task: task.abort_handle() };
+    let control = Controlled {
+        below,
+        handle,
+        out,
+        control,
+        watch: tap.watch.clone(),
+        task: task.abort_handle(),
+    };
     Subscription::new(reader, Arc::new(control))
 }
 
@@ -206,13 +253,20 @@ impl SubscriptionControl for Controlled {
         channels: Vec<Channel>,
         deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        self.control.subscribe(&self.handle, channels, deferred).await
+        self.control
+            .subscribe(&self.handle, channels, deferred)
+            .await
     }
 
     fn unsubscribe(&self, channels: &[Channel]) {
-        let _taken = self.below.lock();
-        let side = Side { below: &self.handle, out: &self.out, watch: &self.watch };
-        self.control.unsubscribe(&side, channels);
+        let mut below = self.below.lock();
+        let side = Side {
+            below: &self.handle,
+            out: &self.out,
+            watch: &self.watch,
+            subscription: below.as_mut(),
+        };
+        self.control.unsubscribe(side, channels);
     }
 
     fn channels(&self) -> Vec<Channel> {

@@ -33,7 +33,10 @@ impl Backstage {
             .build()
             .map_err(FixtureError::io("a thread for the harness"))?;
         let handle = runtime.handle().clone();
-        Ok(Self { runtime: Some(runtime), handle })
+        Ok(Self {
+            runtime: Some(runtime),
+            handle,
+        })
     }
 
     /// Does work here, and returns its result.
@@ -65,7 +68,9 @@ impl Backstage {
 
 async fn result<T: 'static>(task: &mut JoinSet<T>) -> io::Result<T> {
     let ended = task.join_next().await;
-    ended.unwrap_or_else(|| unreachable!("one task was spawned")).map_err(io::Error::other)
+    ended
+        .unwrap_or_else(|| unreachable!("one task was spawned"))
+        .map_err(io::Error::other)
 }
 
 impl Drop for Backstage {

@@ -30,7 +30,7 @@ impl Faults for RedisHarness {
             Fault::Kill => self.break_server(ServerFault::Kill).await,
             Fault::Stop => self.break_server(ServerFault::Stop).await,
             Fault::Freeze => self.break_server(ServerFault::Freeze).await,
-            Fault::Mute => self.paths.mute().await.map_err(|error| error.to_string()),
+            Fault::Mute => self.paths.mute().await,
             Fault::Isolate(node) => self.paths.isolate(node).await,
             Fault::KillSubscribers => self.kill(ClientKind::Pubsub).await,
             Fault::KillPublishers => self.kill(ClientKind::Normal).await,
@@ -40,13 +40,16 @@ impl Faults for RedisHarness {
     async fn heal(&self) -> Result<(), String> {
         let mended = self.paths.mend().await.map_err(|error| error.to_string());
         // The server comes back even if a path does not.
-        self.with_server(|server| async move { server.heal().await }).await.and(mended)
+        self.with_server(|server| async move { server.heal().await })
+            .await
+            .and(mended)
     }
 }
 
 impl RedisHarness {
     async fn break_server(&self, fault: ServerFault) -> Result<(), String> {
-        self.with_server(move |server| async move { server.inject(fault).await }).await
+        self.with_server(move |server| async move { server.inject(fault).await })
+            .await
     }
 
     async fn with_server<F>(
@@ -57,24 +60,33 @@ impl RedisHarness {
         F: Future<Output = Result<(), FixtureError>> + Send + 'static,
     {
         let done = self.backstage.run(work(self.server()?)).await;
-        done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        done.map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
     }
 
     /// Breaks the nodes' connections of one kind, and returns when the server has them no more.
     async fn kill(&self, kind: ClientKind) -> Result<(), String> {
         let ours = |clients: Vec<ClientInfo>| -> HashSet<u64> {
             let is_ours = |client: &ClientInfo| self.is_of_a_node(client) && client.kind() == kind;
-            clients.into_iter().filter(is_ours).map(|client| client.id).collect()
+            clients
+                .into_iter()
+                .filter(is_ours)
+                .map(|client| client.id)
+                .collect()
         };
         let before = ours(self.clients().await?);
         if before.is_empty() {
             return Err("no connection was there to be killed".to_owned());
         }
-        self.ask(move |observer| async move { observer.kill_clients(kind).await }).await?;
+        self.ask(move |observer| async move { observer.kill_clients(kind).await })
+            .await?;
         let after = ours(self.clients().await?);
         match before.intersection(&after).count() {
             0 => Ok(()),
-            left => Err(format!("{left} of {} connections were not killed", before.len())),
+            left => Err(format!(
+                "{left} of {} connections were not killed",
+                before.len()
+            )),
         }
     }
 }

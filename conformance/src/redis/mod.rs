@@ -96,7 +96,9 @@ impl RedisHarness {
             })
             .await
             .map_err(FixtureError::io("the thread of the harness"))??;
-        let bad = |reason: &str| FixtureError::BadUrl { reason: reason.to_owned() };
+        let bad = |reason: &str| FixtureError::BadUrl {
+            reason: reason.to_owned(),
+        };
         let mut url = Url::parse(&server.url()).map_err(|error| bad(&error.to_string()))?;
         let secret = if fixture == "url" {
             password(&server.url())
@@ -123,14 +125,18 @@ impl RedisHarness {
     /// The server, unless the harness was shut down.
     fn server(&self) -> Result<Arc<dyn Server>, String> {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        server.clone().ok_or_else(|| "the harness was shut down".to_owned())
+        server
+            .clone()
+            .ok_or_else(|| "the harness was shut down".to_owned())
     }
 
     fn builder(&self, spec: &NodeSpec, through: Option<SocketAddr>) -> RedisBuilder {
         let mut url = self.url.clone();
         if let Some(addr) = through {
             // A Redis URL with a host always takes another one.
-            let _ = url.set_ip_host(addr.ip()).and_then(|()| url.set_port(Some(addr.port())));
+            let _ = url
+                .set_ip_host(addr.ip())
+                .and_then(|()| url.set_port(Some(addr.port())));
         }
         RedisBuilder::new(url.as_str())
             .client_name(self.client_name.as_str())
@@ -139,7 +145,11 @@ impl RedisHarness {
 
     async fn place(&self) -> Result<Place<'_>, ConnectError> {
         self.paths.place(&self.backstage).await.map_err(|error| {
-            ConnectError::new(ConnectErrorKind::Unreachable, "fault proxy", Some(error.into()))
+            ConnectError::new(
+                ConnectErrorKind::Unreachable,
+                "fault proxy",
+                Some(error.into()),
+            )
         })
     }
 }
@@ -193,7 +203,11 @@ impl Harness for RedisHarness {
     }
 
     async fn shut_down(&self) {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let server = self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.paths.clear();
         // It waits for the end of a process or a container. What is left to do if that fails is done when the
         // harness is dropped.

@@ -16,12 +16,16 @@ use crate::harness::Observer;
 impl Observer for RedisHarness {
     async fn subscriptions(&self, prefix: &Prefix, channel: &Channel) -> Result<u64, String> {
         let name = BrokerChannel::new(prefix, channel);
-        self.ask(|observer| async move { observer.subscribers(name.as_bytes()).await }).await
+        self.ask(|observer| async move { observer.subscribers(name.as_bytes()).await })
+            .await
     }
 
     async fn connections(&self) -> Result<u64, String> {
         let clients = self.clients().await?;
-        Ok(clients.iter().filter(|client| self.is_of_a_node(client)).count() as u64)
+        Ok(clients
+            .iter()
+            .filter(|client| self.is_of_a_node(client))
+            .count() as u64)
     }
 
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
@@ -39,7 +43,8 @@ impl Observer for RedisHarness {
 impl RedisHarness {
     /// Every client of the server but observers.
     pub(super) async fn clients(&self) -> Result<Vec<ClientInfo>, String> {
-        self.ask(|observer| async move { observer.clients().await }).await
+        self.ask(|observer| async move { observer.clients().await })
+            .await
     }
 
     /// Whether a connection is one of a node that this harness made.
@@ -57,7 +62,12 @@ impl RedisHarness {
         T: Send + 'static,
         F: Future<Output = Result<T, FixtureError>> + Send + 'static,
     {
-        let answer = self.backstage.run(question(Arc::clone(&self.observer))).await;
-        answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let answer = self
+            .backstage
+            .run(question(Arc::clone(&self.observer)))
+            .await;
+        answer
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
     }
 }

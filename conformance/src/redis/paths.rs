@@ -52,14 +52,21 @@ pub(super) struct Place<'a> {
 
 impl Paths {
     pub(super) fn to(server: SocketAddr) -> Self {
-        Self { server, state: Mutex::default() }
+        Self {
+            server,
+            state: Mutex::default(),
+        }
     }
 
     /// A new path, in the mode that is in force.
     pub(super) async fn place(&self, backstage: &Backstage) -> io::Result<Place<'_>> {
         let proxy = Arc::new(backstage.run(Proxy::start(self.server)).await??);
         let token = Arc::new(());
-        let place = Place { paths: self, proxy: Arc::clone(&proxy), token };
+        let place = Place {
+            paths: self,
+            proxy: Arc::clone(&proxy),
+            token,
+        };
         let muted = {
             let mut state = self.lock();
             let owner = Owner::Soon(Arc::downgrade(&place.token));
@@ -73,13 +80,18 @@ impl Paths {
     }
 
     /// Switches every path, and those to come, to deliver nothing.
-    pub(super) async fn mute(&self) -> io::Result<()> {
+    pub(super) async fn mute(&self) -> Result<(), String> {
         let proxies = {
             let mut state = self.lock();
             state.muted = true;
             state.proxies()
         };
-        set_all(&proxies, Mode::Mute).await
+        if proxies.is_empty() {
+            return Err("no node is behind a proxy".to_owned());
+        }
+        set_all(&proxies, Mode::Mute)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Makes every path pass everything, and forgets those that nobody uses any more.
@@ -97,17 +109,26 @@ impl Paths {
     pub(super) async fn isolate(&self, node: NodeId) -> Result<(), String> {
         let proxy = self.lock().of(node);
         let proxy = proxy.ok_or_else(|| format!("node {node} is not behind a proxy"))?;
-        proxy.set(Mode::Refuse).await.map_err(|error| error.to_string())?;
+        proxy
+            .set(Mode::Refuse)
+            .await
+            .map_err(|error| error.to_string())?;
         let dialled = timeout(REFUSED_WITHIN, TcpStream::connect(proxy.addr())).await;
         match dialled {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Ok(Err(error)) => return Err(format!("the proxy does not refuse: {error}")),
             Ok(Ok(_)) => return Err("the proxy still accepts connections".to_owned()),
-            Err(_) => return Err(format!("the proxy does not refuse within {REFUSED_WITHIN:?}")),
+            Err(_) => {
+                return Err(format!(
+                    "the proxy does not refuse within {REFUSED_WITHIN:?}"
+                ));
+            }
         }
         match proxy.connections() {
             0 => Ok(()),
-            left => Err(format!("{left} connections are still open behind the proxy")),
+            left => Err(format!(
+                "{left} connections are still open behind the proxy"
+            )),
         }
     }
 
@@ -124,12 +145,18 @@ impl Paths {
 
 impl State {
     fn proxies(&self) -> Vec<Arc<Proxy>> {
-        self.paths.iter().map(|path| Arc::clone(&path.proxy)).collect()
+        self.paths
+            .iter()
+            .map(|path| Arc::clone(&path.proxy))
+            .collect()
     }
 
     fn of(&self, node: NodeId) -> Option<Arc<Proxy>> {
         let is_of = |path: &&Path| matches!(&path.owner, Owner::Node(id, _) if *id == node);
-        self.paths.iter().find(is_of).map(|path| Arc::clone(&path.proxy))
+        self.paths
+            .iter()
+            .find(is_of)
+            .map(|path| Arc::clone(&path.proxy))
     }
 }
 

@@ -1,0 +1,300 @@
+//! Lanes: batching, exact outcomes, cancelled callers, sequence numbers.
+
+mod support;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use backplane_core::{
+    Backplane, ConnectionState, Missed, Node, NotSent, PublishErrorKind, Subscribe, Unknown,
+};
+use futures_util::future::{join, join_all};
+use support::{Fake, OnPublish, channel, next, options, until};
+
+fn poll_once<T>(future: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn an_idle_publish_leaves_alone_and_a_crowd_leaves_together() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    node.publish(&news, "alone".into()).await.unwrap();
+    assert_eq!(fake.0.frames(), [("t:news".to_owned(), 0, 1)]);
+
+    let crowd = (0..100).map(|i: u32| node.publish(&news, i.to_string().into()));
+    fake.0.close_gate();
+    let (results, ()) = join(join_all(crowd), async { fake.0.open_gate() }).await;
+    assert!(results.into_iter().all(|result| result.is_ok()));
+    // The first leaves at once; the others collect while it is in flight.
+    assert_eq!(
+        fake.0.frames(),
+        [("t:news".to_owned(), 1, 1), ("t:news".to_owned(), 2, 99)]
+    );
+    assert_eq!(node.stats().published, 101);
+}
+
+#[tokio::test]
+async fn frames_keep_their_limits() {
+    let fake = Fake::new();
+    let node = Node::connect(
+        fake.clone(),
+        options().max_batch_messages(10).max_batch_bytes(100),
+    )
+    .await
+    .unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let sizes = [1; 25].into_iter().chain([60, 60, 500, 1]);
+    let crowd = sizes.map(|size: usize| node.publish(&news, vec![0; size].into()));
+    join(join_all(crowd), async { fake.0.open_gate() }).await;
+    let counts: Vec<usize> = fake
+        .0
+        .frames()
+        .into_iter()
+        .map(|(_, _, count)| count)
+        .collect();
+    assert_eq!(counts, [1, 10, 10, 5, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_dropped_in_flight_takes_nobody_with_it() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    fake.0.close_gate();
+    let mut leader = Box::pin(node.publish(&news, "leader".into()));
+    assert!(poll_once(leader.as_mut()).is_pending());
+    let followers = join_all((0..3).map(|i: u32| node.publish(&news, i.to_string().into())));
+    let mut followers = pin!(followers);
+    assert!(poll_once(followers.as_mut()).is_pending());
+    drop(leader);
+    fake.0.open_gate();
+    assert!(followers.await.into_iter().all(|result| result.is_ok()));
+    // It was on its way, so it arrives, and the numbers have no hole.
+    for expected in ["leader", "0", "1", "2"] {
+        assert_eq!(next(&mut subscription).await, expected);
+    }
+    assert_eq!(node.stats().gaps, 0);
+}
+
+#[tokio::test]
+async fn a_waiting_caller_that_is_dropped_is_not_sent() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    fake.0.close_gate();
+    let mut futures: Vec<_> = (0..5)
+        .map(|i: u32| Box::pin(node.publish(&news, i.to_string().into())))
+        .collect();
+    for future in &mut futures {
+        assert!(poll_once(future.as_mut()).is_pending());
+    }
+    // The heir of the lead, and one in the middle.
+    drop(futures.remove(3));
+    drop(futures.remove(1));
+    fake.0.open_gate();
+    assert!(
+        join_all(futures)
+            .await
+            .into_iter()
+            .all(|result| result.is_ok())
+    );
+    for expected in ["0", "2", "4"] {
+        assert_eq!(next(&mut subscription).await, expected);
+    }
+    assert_eq!(node.stats().published, 3);
+}
+
+/// The lead is handed to a caller that was woken, and is dropped before it is polled again.
+#[tokio::test]
+async fn an_heir_that_is_dropped_passes_the_lead_on() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut leader = Box::pin(node.publish(&news, "0".into()));
+    let mut heir = Box::pin(node.publish(&news, "1".into()));
+    let mut last = Box::pin(node.publish(&news, "2".into()));
+    for future in [&mut leader, &mut heir, &mut last] {
+        assert!(poll_once(future.as_mut()).is_pending());
+    }
+    fake.0.open_gate();
+    leader.await.unwrap();
+    drop(heir);
+    last.await.unwrap();
+    let sent: Vec<_> = fake
+        .0
+        .frames()
+        .into_iter()
+        .map(|(_, first, count)| (first, count))
+        .collect();
+    assert_eq!(sent, [(0, 1), (1, 1)]);
+    node.publish(&news, "the lane is free again".into())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_was_not_sent_leaves_no_hole_and_what_is_unknown_may() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    node.publish(&news, "first".into()).await.unwrap();
+
+    fake.0.on_publish(OnPublish::NotSent);
+    let error = node.publish(&news, "never".into()).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        PublishErrorKind::NotSent(NotSent::Unavailable)
+    );
+    fake.0.on_publish(OnPublish::UnknownButDeliver);
+    let error = node.publish(&news, "perhaps".into()).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        PublishErrorKind::Unknown(Unknown::ConnectionLost)
+    );
+    fake.0.on_publish(OnPublish::Deliver);
+    node.publish(&news, "second".into()).await.unwrap();
+    for expected in ["first", "perhaps", "second"] {
+        assert_eq!(next(&mut subscription).await, expected);
+    }
+
+    fake.0.on_publish(OnPublish::Unknown);
+    node.publish(&news, "lost".into()).await.unwrap_err();
+    fake.0.on_publish(OnPublish::Deliver);
+    node.publish(&news, "third".into()).await.unwrap();
+    let gap = next(&mut subscription).await;
+    assert_eq!(
+        gap,
+        "gap: 1 messages missed (after a broker that dropped them)"
+    );
+    assert_eq!(next(&mut subscription).await, "third");
+    let stats = node.stats();
+    assert_eq!(
+        (stats.published, stats.not_sent, stats.unknown, stats.lost),
+        (3, 1, 2, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_drops_without_a_word_is_told_and_counted() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    node.publish(&news, "heard".into()).await.unwrap();
+    fake.0.on_publish(OnPublish::Drop);
+    for _ in 0..3 {
+        node.publish(&news, "dropped".into()).await.unwrap();
+    }
+    fake.0.on_publish(OnPublish::Deliver);
+    node.publish(&news, "heard again".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "heard");
+    match subscription.recv().await {
+        Some(backplane_core::Delivery::Gap(gap)) => {
+            assert_eq!(
+                (gap.dropped_by_broker(), gap.missed()),
+                (3, Missed::Exactly(3))
+            );
+        }
+        other => panic!("expected a gap, got {other:?}"),
+    }
+    assert_eq!(next(&mut subscription).await, "heard again");
+}
+
+#[tokio::test]
+async fn a_broker_that_delivers_twice_is_heard_once() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    fake.0.on_publish(OnPublish::DeliverTwice);
+    for i in 0..3 {
+        node.publish(&news, i.to_string().into()).await.unwrap();
+    }
+    for i in 0..3 {
+        assert_eq!(next(&mut subscription).await, i.to_string());
+    }
+    assert!(subscription.try_recv().is_none());
+    assert_eq!(node.stats().duplicates, 3);
+}
+
+#[tokio::test]
+async fn more_publishes_than_may_wait_are_refused_and_the_others_are_not_affected() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options().max_pending(5))
+        .await
+        .unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let crowd = (0..8).map(|i: u32| node.publish(&news, i.to_string().into()));
+    let (results, ()) = join(join_all(crowd), async { fake.0.open_gate() }).await;
+    let overloaded = PublishErrorKind::NotSent(NotSent::Overloaded);
+    let kinds: Vec<_> = results
+        .into_iter()
+        .map(|r| r.map_err(|e| e.kind()))
+        .collect();
+    assert_eq!(kinds[..5], [Ok(()); 5]);
+    assert_eq!(kinds[5..], [Err(overloaded); 3]);
+    node.publish(&news, "room again".into()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_not_answered_is_unknown_after_the_timeout_and_ends_the_link() {
+    let fake = Fake::new();
+    let timeout = Duration::from_millis(700);
+    let node = Node::connect(fake.clone(), options().publish_timeout(timeout))
+        .await
+        .unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let begin = tokio::time::Instant::now();
+    let first = node.publish(&news, "in hand".into());
+    let second = node.publish(&news, "waiting".into());
+    let (first, second) = join(first, second).await;
+    assert_eq!(begin.elapsed(), timeout);
+    let unknown = PublishErrorKind::Unknown(Unknown::Timeout(timeout));
+    assert_eq!(first.unwrap_err().kind(), unknown);
+    let unavailable = PublishErrorKind::NotSent(NotSent::Unavailable);
+    assert_eq!(second.unwrap_err().kind(), unavailable);
+    let mut watch = node.watch();
+    let again = watch
+        .wait_for(|state| matches!(state, ConnectionState::Connected { generation: 2 }))
+        .await;
+    assert!(again.is_some());
+}
+
+#[tokio::test]
+async fn a_broken_link_ends_a_publish_in_flight_at_once_as_unknown() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let publish = node.publish(&news, "in flight".into());
+    let (result, ()) = join(publish, async { fake.0.break_link() }).await;
+    let unknown = PublishErrorKind::Unknown(Unknown::ConnectionLost);
+    assert_eq!(result.unwrap_err().kind(), unknown);
+}
+
+#[tokio::test]
+async fn dropping_a_node_with_publishes_in_flight_leaves_no_task() {
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    for i in 0..10 {
+        let mut publish = Box::pin(node.publish(&news, i.to_string().into()));
+        assert!(poll_once(publish.as_mut()).is_pending());
+    }
+    drop(node);
+    until("the tasks end", || tasks.num_alive_tasks() <= before).await;
+}

@@ -1,0 +1,154 @@
+//! Subscriptions against a driver that counts, refuses and breaks.
+
+mod support;
+
+use std::time::Duration;
+
+use backplane_core::{Backplane, ConnectionState, Node, Subscribe, SubscribeErrorKind, Subscribed};
+use support::{Fake, channel, next, options, until};
+
+#[tokio::test]
+async fn ten_thousand_channels_subscribe_and_resubscribe_in_batches() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let channels: Vec<_> = (0..10_000).map(|i| channel(&format!("room {i}"))).collect();
+    let subscription = node.subscribe(Subscribe::to(channels)).await.unwrap();
+    let requests = fake.0.subscribes();
+    assert_eq!(
+        (requests.len(), requests.iter().sum::<usize>()),
+        (10, 10_000)
+    );
+
+    fake.0.break_link();
+    let mut watch = node.watch();
+    watch.wait_for(|state| !state.is_connected()).await.unwrap();
+    watch.connected().await.unwrap();
+    let requests = fake.0.subscribes();
+    assert_eq!(
+        (requests.len(), requests.iter().sum::<usize>()),
+        (10, 10_000)
+    );
+    drop(subscription);
+    until("the broker forgets them", || fake.0.subscribed() == 0).await;
+}
+
+#[tokio::test]
+async fn one_refused_channel_does_not_take_the_others_with_it() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut held = node
+        .subscribe(Subscribe::to([channel("held")]))
+        .await
+        .unwrap();
+    fake.0.refuse("t:forbidden");
+    let request = Subscribe::to([channel("a"), channel("forbidden"), channel("b")]);
+    let error = node.subscribe(request).await.unwrap_err();
+    assert_eq!(error.kind(), SubscribeErrorKind::Refused);
+    let error = held
+        .handle()
+        .subscribe([channel("forbidden")])
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), SubscribeErrorKind::Refused);
+    until("the allowed ones of the failed call are given back", || {
+        fake.0.subscribed() == 1
+    })
+    .await;
+    assert_eq!(held.channels(), [channel("held")]);
+    assert_eq!(node.state(), ConnectionState::Connected { generation: 1 });
+    node.publish(&channel("held"), "on".into()).await.unwrap();
+    assert_eq!(next(&mut held).await, "on");
+
+    fake.0.allow_all();
+    held.handle()
+        .subscribe([channel("forbidden")])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn two_calls_for_one_channel_are_independent() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
+    let handle = subscription.handle();
+    let news = channel("news");
+    for _ in 0..50 {
+        // One call is dropped at its first await, the other goes on.
+        let mut dropped = Box::pin(handle.subscribe([news.clone()]));
+        let polled = futures_util::poll!(dropped.as_mut());
+        assert!(polled.is_pending());
+        let kept = handle.subscribe([news.clone()]);
+        let (kept, ()) = tokio::join!(kept, async { drop(dropped) });
+        kept.unwrap();
+        node.publish(&news, "hello".into()).await.unwrap();
+        assert_eq!(next(&mut subscription).await, "hello");
+        handle.unsubscribe([news.clone()]);
+    }
+    until("the broker forgets it", || fake.0.subscribed() == 0).await;
+    assert_eq!(node.stats().channels, 0);
+}
+
+#[tokio::test]
+async fn a_second_local_subscription_costs_a_round_trip_and_no_subscribe() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let _first = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    assert_eq!((fake.0.subscribes().len(), fake.0.pings()), (1, 0));
+    let _second = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    assert_eq!((fake.0.subscribes().len(), fake.0.pings()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_deferred_channel_takes_effect_with_the_reconnection_and_has_no_gap() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
+    fake.0.break_link();
+    let mut watch = node.watch();
+    watch.wait_for(|state| !state.is_connected()).await.unwrap();
+    let news = channel("news");
+    let accepted = subscription
+        .handle()
+        .subscribe_deferred([news.clone()])
+        .await
+        .unwrap();
+    assert_eq!(accepted, Subscribed::Deferred);
+    assert!(subscription.is_deferred());
+    watch.connected().await.unwrap();
+    assert!(!subscription.is_deferred());
+    node.publish(&news, "hello".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_to_attach_make_one_gap_not_many() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    fake.0.refuse("t:news");
+    fake.0.break_link();
+    let mut events = node.events();
+    let mut failures = 0;
+    while failures < 5 {
+        let event = tokio::time::timeout(Duration::from_secs(60), events.recv())
+            .await
+            .unwrap();
+        let state = match event.unwrap() {
+            backplane_core::Event::State(state) => state,
+            other => panic!("{other:?}"),
+        };
+        if let ConnectionState::Disconnected { reason } = state {
+            failures += 1;
+            let text = reason.to_string();
+            assert!(text.starts_with("fake broker: "), "{text}");
+        }
+    }
+    fake.0.allow_all();
+    node.watch().connected().await.unwrap();
+    node.publish(&news, "after".into()).await.unwrap();
+    assert!(next(&mut subscription).await.starts_with("gap"));
+    assert_eq!(next(&mut subscription).await, "after");
+}

@@ -1,0 +1,136 @@
+//! Wrong at I: prefix isolation.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use backplane_core::{Backplane, Channel, ConnectionState, Prefix, PublishError};
+use bytes::Bytes;
+
+use super::envelope::{glob, matching};
+use super::harness::Wrong;
+use super::node::{Inner, NodeTwist};
+use super::{Mutant, mutant};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant!(
+        "ignores-the-prefix",
+        "I1",
+        "should get its own 10 messages",
+        "everybody on the broker shares everything, as with isolation by database number (swampdragon #46)",
+        || matching(|held, sent| held.1 == sent.1),
+    ),
+    mutant!(
+        "forgets-the-prefix-on-one-path",
+        "I1",
+        "should get its own 10 messages",
+        "the channel of the presence notices has no prefix (channels_redis has such a path)",
+        || matching(|held, sent| held.1 == sent.1 && (held.0 == sent.0 || held.1 == "presence")),
+    ),
+    mutant!(
+        "every-node-has-a-prefix-of-its-own",
+        "I2",
+        r#"message "from 0" did not arrive"#,
+        "the prefix holds something of the process",
+        || Wrong::new().spec(|spec| {
+            let mut spec = spec.clone();
+            if let Ok(prefix) = Prefix::new(format!("{:016x}", rand::random::<u64>())) {
+                spec.options = spec.options.prefix(prefix);
+            }
+            spec
+        }),
+    ),
+    mutant!(
+        "joins-names-without-delimiter",
+        "I3",
+        "should get only message",
+        "prefix and channel are put together as they are (channels_redis)",
+        || matching(|held, sent| [held.0, held.1].concat() == [sent.0, sent.1].concat()),
+    ),
+    mutant!(
+        "joins-names-without-escape",
+        "I3",
+        "should get only message",
+        "prefix and channel are joined by a character that both may contain",
+        || matching(|held, sent| [held.0, ":", held.1].concat() == [sent.0, ":", sent.1].concat()),
+    ),
+    mutant!(
+        "empty-prefix-has-no-delimiter",
+        "I3",
+        r#"prefix "" and channel"#,
+        "the prefix is escaped and delimited, but nothing stands before the channel when it is empty",
+        || matching(|held, sent| {
+            let name = |(prefix, channel): (&str, &str)| match prefix {
+                "" => channel.to_owned(),
+                prefix => format!(
+                    "{}:{channel}",
+                    prefix.replace('%', "%25").replace(':', "%3A")
+                ),
+            };
+            name(held) == name(sent)
+        }),
+    ),
+    mutant!(
+        "takes-prefixes-for-patterns",
+        "I4",
+        "should get only message",
+        "subscribes by pattern, and the prefix is not quoted",
+        || matching(|held, sent| glob(held.0, sent.0) && held.1 == sent.1),
+    ),
+    mutant!(
+        "strips-pattern-characters",
+        "I4",
+        "should get only message",
+        "characters that mean something to the broker are taken out of names",
+        || matching(|held, sent| {
+            let plain =
+                |name: &str| name.replace(['*', '?', '[', ']', '\\', '{', '}', '^', '%'], "");
+            plain(held.0) == plain(sent.0) && plain(held.1) == plain(sent.1)
+        }),
+    ),
+    mutant!(
+        "loses-the-prefix-in-an-outage",
+        "I5",
+        "got Some(",
+        "the prefix is set up once for the first connection and missing on the next",
+        || {
+            let everybody = Everybody::default();
+            Wrong::new().nodes(move |_| LosesPrefix(Arc::clone(&everybody)))
+        },
+    ),
+];
+
+/// The nodes of all prefixes.
+type Everybody = Arc<Mutex<Vec<Weak<dyn Backplane>>>>;
+
+struct LosesPrefix(Everybody);
+
+impl LosesPrefix {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Backplane>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl NodeTwist for LosesPrefix {
+    fn made(&self, node: &Inner) {
+        self.lock().push(Arc::downgrade(node));
+    }
+
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if matches!(node.state(), ConnectionState::Connected { generation } if generation > 1) {
+            let everybody: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+            let stranger = everybody
+                .iter()
+                .find(|other| other.prefix() != node.prefix());
+            if let Some(stranger) = stranger {
+                let _ = stranger.publish(channel, payload.clone()).await;
+            }
+        }
+        node.publish(channel, payload).await
+    }
+}
