@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::harness::Description;
 use crate::rule::{Level, Rule};
+use crate::rules;
 use crate::verdict::{Verdict, VerdictKind};
 
 /// The version of the suite, in every report.
@@ -208,13 +209,19 @@ impl Report {
             "NOT certified"
         };
         let seconds = self.duration_ms as f64 / 1000.0;
-        let repetitions = self
-            .repetitions
-            .map(|n| format!(", {n} repetitions"))
-            .unwrap_or_default();
+        let repetitions = match self.repetitions {
+            None => String::new(),
+            Some(1) => ", 1 repetition".to_owned(),
+            Some(n) => format!(", {n} repetitions"),
+        };
+        let (ran, all) = (self.rules.len(), rules::all().len());
+        let part = match ran < all {
+            true => format!(" ({ran} of {all} rules)"),
+            false => String::new(),
+        };
         let counts = counts.join(", ");
         format!(
-            "{} is {certified}: {counts} in {seconds:.1} s{repetitions}",
+            "{} is {certified}{part}: {counts} in {seconds:.1} s{repetitions}",
             self.backend
         )
     }

@@ -120,16 +120,18 @@ impl Suite {
             progress(Progress::Begin { rule, index, total });
             let start = Instant::now();
             self.look_again(&mut health).await;
+            let mut tried = true;
             let verdict = match (missing_need(&*self.harness, rule), &health) {
                 (Some(reason), _) => Verdict::NotApplicable(reason),
                 (None, Health::Dead(_)) => {
+                    tried = false;
                     Verdict::Inconclusive("not tried: the broker is away".to_owned())
                 }
                 (None, _) => self.run_rule(rule, &mut health).await,
             };
             let verdict = with_known_failures(rule, verdict, &known);
             let mut result = RuleResult::new(rule, &verdict, start.elapsed());
-            result.tried = !matches!(health, Health::Dead(_));
+            result.tried = tried;
             progress(Progress::End {
                 result: &result,
                 index,
@@ -149,7 +151,9 @@ impl Suite {
         if let Health::Ailing(after) = health
             && let Err(why) = self.heal().await
         {
-            *health = Health::Dead(format!("it did not come back after the trial of {after}: {why}"));
+            *health = Health::Dead(format!(
+                "it did not come back after the trial of {after}: {why}"
+            ));
         } else if let Health::Ailing(_) = health {
             *health = Health::Well;
         }
@@ -219,7 +223,9 @@ fn without_broker(outcome: &Outcome, why: &str) -> Verdict {
         Err(Ending::Broken(how) | Ending::Inconclusive(how)) => format!("; the trial found: {how}"),
         _ => String::new(),
     };
-    Verdict::Inconclusive(format!("the broker did not come back after the trial: {why}{found}"))
+    Verdict::Inconclusive(format!(
+        "the broker did not come back after the trial: {why}{found}"
+    ))
 }
 
 /// What a rule needs and the harness does not have.

@@ -81,7 +81,8 @@ impl Screen {
 
     fn show_result(&self, result: &RuleResult, index: usize, total: usize) {
         self.clear();
-        let is_news = self.repeat == 1 || result.verdict.is_bad();
+        // Why nothing is tried any more is said once, at the end.
+        let is_news = result.tried && (self.repeat == 1 || result.verdict.is_bad());
         match self.format {
             Format::Text if is_news => to_stdout(format_args!("{}\n", result.to_line())),
             Format::Json if is_news => {

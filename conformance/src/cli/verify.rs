@@ -46,10 +46,12 @@ pub(super) async fn run(backend: Backend, place: Place) -> ExitCode {
             .time_scale(args.time_scale);
         let report = suite.run_with(|progress| screen.show(&progress)).await;
         screen.end(&report);
-        let lost = report.broker_is_lost;
+        let lost = report.broker_lost.clone();
         runs.push(report);
-        if lost {
-            complain("the broker did not come back; what is left was not tried");
+        if let Some(why) = lost {
+            complain(format_args!(
+                "the broker is lost, and the rest was not tried: {why}"
+            ));
             break;
         }
     }
@@ -78,7 +80,11 @@ fn finish(screen: &Screen, mut runs: Vec<Report>, of: &Description, args: &RunAr
 fn reproductions(runs: &[Report], of: &Description, args: &RunArgs) -> Vec<String> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     for run in runs {
-        for rule in run.rules.iter().filter(|rule| rule.verdict.is_bad()) {
+        for rule in run
+            .rules
+            .iter()
+            .filter(|rule| rule.tried && rule.verdict.is_bad())
+        {
             if !lines.iter().any(|(id, _)| *id == rule.id) {
                 lines.push((rule.id, reproduction(rule.id, run.seed, of, args)));
             }
