@@ -114,28 +114,44 @@ pub enum Event {
 
 /// The stream of a node's [`Event`]s, from the moment it was asked for.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+    ended: bool,
+}
 
 impl Events {
-    /// The next event; `None` after [`ConnectionState::Closed`] was reported, or when the node is gone.
+    /// The next event; `None` after [`ConnectionState::Closed`] was told, or when the node is gone.
     ///
     /// # Cancel safety
     /// Cancel safe: no event is lost.
     pub async fn recv(&mut self) -> Option<Event> {
-        match self.0.recv().await {
+        if self.ended {
+            return None;
+        }
+        let event = match self.receiver.recv().await {
             Ok(event) => Some(event),
             Err(broadcast::error::RecvError::Lagged(n)) => Some(Event::Skipped(n)),
             Err(broadcast::error::RecvError::Closed) => None,
-        }
+        };
+        self.seen(event)
     }
 
     /// The next event if there is one already.
     pub fn try_recv(&mut self) -> Option<Event> {
-        match self.0.try_recv() {
-            Ok(event) => Some(event),
+        if self.ended {
+            return None;
+        }
+        match self.receiver.try_recv() {
+            Ok(event) => self.seen(Some(event)),
             Err(broadcast::error::TryRecvError::Lagged(n)) => Some(Event::Skipped(n)),
             Err(_) => None,
         }
+    }
+
+    fn seen(&mut self, event: Option<Event>) -> Option<Event> {
+        let last = Event::State(ConnectionState::Closed);
+        self.ended = event.as_ref().is_none_or(|event| *event == last);
+        event
     }
 }
 
@@ -230,9 +246,46 @@ impl StateCell {
         StateWatch(self.state.subscribe())
     }
 
-    /// The events from now on.
+    /// The events from now on; none after `Closed`.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events(self.events.subscribe())
+        // Under the lock of the state: `Closed` is either still to come, or seen here.
+        let state = self.state.borrow();
+        Events {
+            receiver: self.events.subscribe(),
+            ended: *state == ConnectionState::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_end_with_closed_for_those_who_listen_and_those_who_come_late() {
+        let cell = StateCell::new(ConnectionState::Connecting { attempt: 1 });
+        let mut early = cell.events();
+        cell.set(ConnectionState::Closed);
+        cell.set(ConnectionState::Connected { generation: 1 });
+        assert_eq!(
+            early.recv().await,
+            Some(Event::State(ConnectionState::Closed))
+        );
+        assert_eq!(early.recv().await, None);
+        assert_eq!(cell.events().recv().await, None);
+        assert_eq!(cell.current(), ConnectionState::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_too_slow_is_told_how_much_it_missed() {
+        let cell = StateCell::new(ConnectionState::Connecting { attempt: 1 });
+        let mut events = cell.events();
+        for generation in 0..StateCell::EVENT_CAPACITY as u64 + 3 {
+            cell.set(ConnectionState::Connected { generation });
+        }
+        assert_eq!(events.recv().await, Some(Event::Skipped(3)));
+        let next = ConnectionState::Connected { generation: 3 };
+        assert_eq!(events.recv().await, Some(Event::State(next)));
     }
 }

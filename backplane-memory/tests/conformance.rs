@@ -12,7 +12,11 @@ struct Mine(MemoryBus);
 #[async_trait::async_trait]
 impl Harness for Mine {
     fn describe(&self) -> Description {
-        Description { backend: "mine".into(), fixture: "none".into(), server: None }
+        Description {
+            backend: "mine".into(),
+            fixture: "none".into(),
+            server: None,
+        }
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {

@@ -50,8 +50,9 @@ async fn main() -> Result<()> {
         for _ in 0..count {
             number += 1;
             let text = format!("message {number}");
+            clock.say("publisher", format_args!("publishes {text}"));
             match publisher.publish(&news, text.clone().into()).await {
-                Ok(()) => clock.say("publisher", format_args!("sent {text}")),
+                Ok(()) => {}
                 Err(error) if error.is_not_sent() => {
                     clock.say("publisher", format_args!("{text} was NOT SENT: {error}"));
                 }
@@ -108,12 +109,21 @@ async fn read(
                 clock.say(name, format_args!("got {text}"));
             }
             Delivery::Gap(gap) => {
-                clock.say(name, format_args!("has a GAP here: {gap}; time to read the state again"));
+                clock.say(
+                    name,
+                    format_args!("has a GAP here: {gap}; time to read the state again"),
+                );
                 uncounted = Some(gap);
             }
         }
-        if let Some(missed) = uncounted.as_ref().and_then(|gap| gap.missed_from(publisher)) {
-            clock.say(name, format_args!("knows now: the gap hides {missed} of the publisher"));
+        if let Some(missed) = uncounted
+            .as_ref()
+            .and_then(|gap| gap.missed_from(publisher))
+        {
+            clock.say(
+                name,
+                format_args!("knows now: the gap hides {missed} of the publisher"),
+            );
             uncounted = None;
         }
     }
@@ -121,12 +131,15 @@ async fn read(
 }
 
 async fn follow(clock: Clock, name: &str, mut events: backplane_core::Events) {
+    let mut away = false;
     while let Some(event) = events.recv().await {
-        match event {
-            // A try every half second is of no interest to a person.
-            Event::State(ConnectionState::Connecting { .. }) => {}
-            Event::State(state) => clock.say(name, format_args!("is {state}")),
-            _ => {}
+        let Event::State(state) = event else {
+            continue;
+        };
+        // Once is enough: every failed try to come back is told too.
+        let told = std::mem::replace(&mut away, !state.is_connected());
+        if !told || state.is_connected() || state == ConnectionState::Closed {
+            clock.say(name, format_args!("is {state}"));
         }
     }
 }
@@ -147,7 +160,10 @@ impl Clock {
 /// Makes nodes, and takes the broker away from them.
 enum Stage {
     Memory(MemoryBus),
-    Redis { url: Url, relays: Vec<(NodeId, Relay)> },
+    Redis {
+        url: Url,
+        relays: Vec<(NodeId, Relay)>,
+    },
 }
 
 impl Stage {
@@ -159,7 +175,10 @@ impl Stage {
         if url.scheme() != "redis" {
             return Err("the outage can be shown for `memory` and redis:// only".into());
         }
-        Ok(Self::Redis { url, relays: Vec::new() })
+        Ok(Self::Redis {
+            url,
+            relays: Vec::new(),
+        })
     }
 
     async fn node(&mut self) -> Result<Arc<dyn Backplane>> {
@@ -167,12 +186,21 @@ impl Stage {
         match self {
             Self::Memory(bus) => Ok(Arc::new(bus.connect(NodeOptions::new(prefix)).await?)),
             Self::Redis { url, relays } => {
-                let host = url.host_str().unwrap_or("localhost").trim_matches(['[', ']']).to_owned();
+                let host = url
+                    .host_str()
+                    .unwrap_or("localhost")
+                    .trim_matches(['[', ']'])
+                    .to_owned();
                 let relay = Relay::start(host, url.port().unwrap_or(6379)).await?;
                 let mut through = url.clone();
                 through.set_host(Some("127.0.0.1"))?;
-                through.set_port(Some(relay.address.port())).map_err(|()| "the URL takes no port")?;
-                let node = RedisBuilder::new(through.as_str()).prefix(prefix).connect().await?;
+                through
+                    .set_port(Some(relay.address.port()))
+                    .map_err(|()| "the URL takes no port")?;
+                let node = RedisBuilder::new(through.as_str())
+                    .prefix(prefix)
+                    .connect()
+                    .await?;
                 relays.push((node.node_id(), relay));
                 Ok(Arc::new(node))
             }
@@ -193,10 +221,14 @@ impl Stage {
             match self {
                 Self::Memory(bus) if open => bus.admit(id),
                 Self::Memory(bus) => drop(bus.refuse(id)),
-                Self::Redis { relays, .. } => relays
-                    .iter()
-                    .filter(|(of, _)| *of == id)
-                    .for_each(|(_, relay)| drop(relay.open.send(open))),
+                Self::Redis { relays, .. } => {
+                    relays
+                        .iter()
+                        .filter(|(of, _)| *of == id)
+                        .for_each(|(_, relay)| {
+                            relay.open.send_replace(open);
+                        })
+                }
             }
         }
     }
@@ -228,7 +260,11 @@ impl Relay {
                 });
             }
         });
-        Ok(Self { address, open, _accepting: accepting })
+        Ok(Self {
+            address,
+            open,
+            _accepting: accepting,
+        })
     }
 }
 

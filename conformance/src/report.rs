@@ -285,3 +285,86 @@ pub(crate) fn header(of: &Description, seed: u64) -> String {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(id: &'static str, verdict: &Verdict) -> RuleResult {
+        let rules = rules::all();
+        let rule = rules.iter().find(|rule| rule.id == id).unwrap();
+        RuleResult::new(rule, verdict, Duration::from_millis(10))
+    }
+
+    fn run(seed: u64, verdicts: [Verdict; 2]) -> Report {
+        let [d1, d2] = verdicts;
+        let of = Description {
+            backend: "b".to_owned(),
+            fixture: "f".to_owned(),
+            server: None,
+        };
+        let results = vec![result("D1", &d1), result("D2", &d2)];
+        Report::new(of, seed, Duration::from_millis(25), results)
+    }
+
+    fn fail(why: &str) -> Verdict {
+        Verdict::Fail(why.to_owned())
+    }
+
+    fn unclear(why: &str) -> Verdict {
+        Verdict::Inconclusive(why.to_owned())
+    }
+
+    #[test]
+    fn repetitions_sum_up_to_the_worst_verdict_with_its_first_reason() {
+        let sum = Report::repeated([
+            run(7, [Verdict::Pass, Verdict::Pass]),
+            run(8, [unclear("x"), Verdict::Pass]),
+            run(9, [fail("y"), Verdict::Pass]),
+            run(10, [fail("z"), Verdict::Pass]),
+        ])
+        .unwrap();
+        assert_eq!((sum.seed, sum.repetitions), (7, Some(4)));
+        assert_eq!(sum.duration_ms, 100);
+        let [d1, d2] = &sum.rules[..] else {
+            panic!("{sum:?}")
+        };
+        assert_eq!((d1.verdict, d1.duration_ms), (VerdictKind::Fail, 40));
+        assert_eq!(d1.reason, "repetition 3, seed 9: y");
+        assert_eq!((d2.verdict, &*d2.reason), (VerdictKind::Pass, ""));
+        assert_eq!((sum.summary.pass, sum.summary.fail), (1, 1));
+        assert!(!sum.is_certified());
+    }
+
+    #[test]
+    fn a_bad_first_repetition_is_named_too() {
+        let sum = Report::repeated([run(7, [fail("x"), Verdict::Pass])]).unwrap();
+        assert_eq!(sum.rules[0].reason, "repetition 1, seed 7: x");
+        assert!(Report::repeated([]).is_none());
+    }
+
+    #[test]
+    fn nothing_is_certified_by_rules_that_do_not_apply() {
+        let away = || Verdict::NotApplicable("x".to_owned());
+        assert!(!run(1, [away(), away()]).is_certified());
+        assert!(run(1, [away(), Verdict::Pass]).is_certified());
+        assert!(!run(1, [unclear("x"), Verdict::Pass]).is_certified());
+    }
+
+    #[test]
+    fn the_document_has_its_fixed_shape() {
+        let document = run(1, [fail("x"), Verdict::Pass]).to_json();
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let expected = serde_json::json!({
+            "suite_version": SUITE_VERSION, "backend": "b", "fixture": "f", "seed": 1, "duration_ms": 25,
+            "summary": {"pass": 1, "fail": 1, "inconclusive": 0, "refused": 0, "not_applicable": 0, "known_failure": 0},
+            "rules": [
+                {"id": "D1", "level": "MUST", "title": result("D1", &Verdict::Pass).title,
+                 "verdict": "fail", "reason": "x", "duration_ms": 10},
+                {"id": "D2", "level": "MUST", "title": result("D2", &Verdict::Pass).title,
+                 "verdict": "pass", "reason": "", "duration_ms": 10},
+            ],
+        });
+        assert_eq!(document, expected);
+    }
+}

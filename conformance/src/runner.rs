@@ -1,5 +1,8 @@
 //! Runs the rules on a harness: [`Suite`].
 
+#[cfg(all(test, feature = "memory"))]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +142,8 @@ impl Suite {
             });
             results.push(result);
         }
+        // Also after the last one: whoever repeats the run has to know.
+        self.look_again(&mut health).await;
         let mut report = Report::new(self.harness.describe(), self.seed, begin.elapsed(), results);
         if let Health::Dead(why) = health {
             report.broker_lost = Some(why);

@@ -110,3 +110,44 @@ fn reproduction(rule: &str, seed: u64, of: &Description, args: &RunArgs) -> Stri
         of.backend
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::args::{Cli, Command};
+    use super::*;
+
+    fn line(fixture: &str, arguments: &[&str]) -> String {
+        let of = Description {
+            backend: "redis".to_owned(),
+            fixture: fixture.to_owned(),
+            server: None,
+        };
+        let all = ["x", "verify", "memory"].iter().chain(arguments);
+        let Command::Verify {
+            backend: Backend::Memory(args),
+        } = Cli::parse_from(all).command
+        else {
+            unreachable!()
+        };
+        reproduction("L5", 123, &of, &args)
+    }
+
+    #[test]
+    fn a_failure_comes_with_the_command_line_that_repeats_it() {
+        const COMMAND: &str = "cargo run --release -p backplane-conformance -- verify redis";
+        assert_eq!(
+            line("process", &["--seed", "9", "--repeat", "5"]),
+            format!("{COMMAND} --fixture process --rule L5 --seed 123")
+        );
+        assert_eq!(
+            line("none", &["--time-scale", "2.5"]),
+            format!("{COMMAND} --rule L5 --seed 123 --time-scale 2.5")
+        );
+        assert_eq!(
+            line("url", &[]),
+            format!("{COMMAND} --fixture url --url \"$URL\" --rule L5 --seed 123")
+        );
+    }
+}
