@@ -1,7 +1,7 @@
 //! Wrong at D: delivery.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::driver::{
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::driver::{Line, LinkTwist, is_probe};
 use super::envelope::{glob, matching};
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap};
+use super::node::{Inner, NodeTwist, Tap, lock};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
 
@@ -195,7 +195,7 @@ struct TakesThePlace(Mutex<HashMap<Channel, Arc<()>>>);
 impl NodeTwist for TakesThePlace {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let place = Arc::new(());
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.0);
         for channel in tap.request.channels() {
             places.insert(channel.clone(), Arc::clone(&place));
         }
@@ -229,11 +229,7 @@ impl LinkTwist for NeedsReceivers {
         channel: &BrokerChannel,
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
-        let known = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(channel);
+        let known = lock(&self.0).contains(channel);
         if !known && !is_probe(channel) {
             let error = LinkError::new(LinkErrorKind::Refused, "no receivers");
             return Err(LinkPublishError::NotSent(error));
@@ -242,11 +238,7 @@ impl LinkTwist for NeedsReceivers {
     }
 
     async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        let channels_known = channels.iter().cloned();
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(channels_known);
+        lock(&self.0).extend(channels.iter().cloned());
         line.link.subscribe(channels).await
     }
 }
@@ -299,15 +291,12 @@ impl NodeTwist for Retains {
     ) -> Result<(), PublishError> {
         let message = Message::new(channel.clone(), payload.clone(), node.node_id());
         node.publish(channel, payload).await?;
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(channel.clone(), message);
+        lock(&self.0).insert(channel.clone(), message);
         Ok(())
     }
 
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let retained = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let retained = lock(&self.0);
         let last = tap
             .request
             .channels()

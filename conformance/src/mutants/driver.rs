@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::Capabilities;
@@ -11,6 +11,8 @@ use backplane_core::driver::{
     BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkPublishError,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
+
+use super::node::lock;
 
 /// What is wrong with a driver, and its links. Every method as it stands does the right thing. One node has
 /// one.
@@ -120,9 +122,7 @@ impl Driver for WrongDriver {
             .twist
             .connect(&self.inner, inbound.clone(), number)
             .await?;
-        self.inbounds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inbounds)
             .push(inbound.clone());
         let line = Line {
             link: Arc::new(link),

@@ -1,7 +1,7 @@
 //! A backend that sends everything through one channel of its broker, each message in an envelope that
 //! names its prefix and channel, and that does the matching itself: wrongly.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use backplane_core::{
@@ -11,7 +11,7 @@ use backplane_core::{
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::harness::{Wrong, prefix_of};
-use super::node::{Inner, NodeTwist, Tap};
+use super::node::{Inner, NodeTwist, Tap, lock};
 use super::pump::{Control, Out, Parts, Pump, Side};
 
 /// Whether a subscription gets a message: the subscription's prefix and channel, and the message's.
@@ -86,7 +86,7 @@ struct Held(Arc<Mutex<Vec<Channel>>>);
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

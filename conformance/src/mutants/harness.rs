@@ -1,7 +1,7 @@
 //! The harness of a wrong backend: the memory backend with a twist in one place.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use backplane_core::driver::Inbound;
@@ -12,12 +12,13 @@ use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
 use super::driver::{Inbounds, LinkTwist, WrongDriver};
-use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
+use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode, lock};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Pump};
 use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
 use crate::memory::MemoryHarness;
 
-type Made = Result<Inner, ConnectError>;
+/// A node, or why there is none.
+pub(super) type Made = Result<Inner, ConnectError>;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
 type OnWrite = fn(&Wrong, &Prefix, &Channel, Bytes) -> Result<(), String>;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
@@ -126,9 +127,7 @@ impl Wrong {
 
     /// The links of all nodes, the dead ones included.
     pub(super) fn inbounds(&self) -> Vec<Inbound> {
-        self.inbounds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inbounds)
             .clone()
     }
 

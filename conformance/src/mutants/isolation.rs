@@ -1,6 +1,6 @@
 //! Wrong at I: prefix isolation.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
 use backplane_core::{Backplane, Channel, ConnectionState, Prefix, PublishError};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::envelope::{glob, matching};
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist};
+use super::node::{Inner, NodeTwist, lock};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -106,7 +106,7 @@ struct LosesPrefix(Everybody);
 
 impl LosesPrefix {
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Backplane>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,15 +5,21 @@
 //! rule has at least one. The twists sit on the memory backend: on a node ([`node`]), on its
 //! subscriptions ([`pump`]), on its driver ([`driver`]), or on the harness.
 
+mod backpressure;
+mod closing;
 mod delivery;
 mod driver;
 mod envelope;
 mod harness;
 mod isolation;
+mod loss;
+mod malformed;
 mod node;
 mod order;
 mod pump;
+mod reconnection;
 mod subscriptions;
+mod visibility;
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +71,12 @@ pub fn all() -> Vec<Mutant> {
         order::MUTANTS,
         subscriptions::MUTANTS,
         isolation::MUTANTS,
+        loss::MUTANTS,
+        reconnection::MUTANTS,
+        backpressure::MUTANTS,
+        closing::MUTANTS,
+        malformed::MUTANTS,
+        visibility::MUTANTS,
     ]
     .concat()
 }

@@ -1,7 +1,7 @@
 //! What stands between a subscription and its reader: a [`Pump`] for what arrives, and a [`Control`] for
 //! what its handle asks for.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use backplane_core::{
 };
 use tokio::task::AbortHandle;
 
-use super::node::{Moved, Tap};
+use super::node::{Moved, Tap, lock};
 
 /// The default of a node's `queue_capacity`, which a twist cannot ask for.
 pub(super) const CAPACITY: usize = 4096;
@@ -165,6 +165,13 @@ impl Out {
         self.moved.add(self.writer.push([message]));
     }
 
+    /// Like [`message`](Self::message); says whether it did not fit.
+    pub(super) fn overflows(&self, message: Message) -> bool {
+        let pushed = self.writer.push([message]);
+        self.moved.add(pushed);
+        pushed.overflowed > 0
+    }
+
     pub(super) fn gap(&self, gap: Gap) {
         self.writer.push_gap(gap);
     }
@@ -209,7 +216,7 @@ struct Below(Mutex<Option<Subscription>>);
 
 impl Below {
     fn lock(&self) -> MutexGuard<'_, Option<Subscription>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

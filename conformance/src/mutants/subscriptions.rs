@@ -1,6 +1,6 @@
 //! Wrong at S: subscriptions.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::driver::{Line, LinkTwist, is_probe};
 use super::envelope::with_channels;
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap, Tasks};
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Control, Parts, Side};
 use super::{Mutant, mutant};
 
@@ -468,8 +468,4 @@ impl Control for ClaimsInForce {
         }
         Ok(Subscribed::InForce)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,248 @@
+//! Wrong at B: backpressure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backplane_core::{Channel, Delivery, Gap, Message, OutageAccount, PublishError};
+use bytes::Bytes;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::sleep;
+
+use super::harness::Wrong;
+use super::node::{Inner, NodeTwist, Tap};
+use super::pump::{Out, Parts, Pump};
+use super::{Mutant, mutant};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant!(
+        "one-dispatcher-waits-for-the-slowest",
+        "B1",
+        "did not arrive within",
+        "a full subscription holds up the read loop (rueidis #596, centrifugo #925)",
+        || Wrong::new().nodes(|_| OneDispatcher::default()),
+    ),
+    mutant!(
+        "publish-waits-for-the-slowest",
+        "B1",
+        "publish does not return within",
+        "a full subscription holds up the publishers of its node",
+        || Wrong::new().nodes(|_| PublishWaits::default()),
+    ),
+    mutant!(
+        "overflow-is-dropped-silently",
+        "B2",
+        "a gap did not arrive",
+        "what does not fit is dropped without a word (channels: channel_capacity)",
+        || Wrong::new().parts(|tap| Parts::pump(Limited::new(tap, |_, _| {}))),
+    ),
+    mutant!(
+        "overflow-counts-one",
+        "B2",
+        "expected a gap of Exactly(3), got Exactly(1)",
+        "an overflow is told, and its count is that of its first message",
+        || Wrong::new().parts(|tap| Parts::pump(Limited::new(tap, |nth, out| {
+            if nth == 1 {
+                out.gap(Gap::overflow(1));
+            }
+        }))),
+    ),
+    mutant!(
+        "overflow-counts-nothing",
+        "B2",
+        "expected a gap of Exactly(3), got AtLeast(0)",
+        "an overflow is told as if it were an outage",
+        || Wrong::new().parts(|tap| Parts::pump(Limited::new(tap, |nth, out| {
+            if nth == 1 {
+                out.gap(Gap::outage(OutageAccount::default()));
+            }
+        }))),
+    ),
+    mutant!(
+        "overflow-is-told-with-the-next-message",
+        "B2",
+        "a gap did not arrive",
+        "an overflow is told when there is room again, and something to say",
+        || Wrong::new().parts(|tap| Parts::pump(Limited::new(tap, |_, _| {}).telling_late())),
+    ),
+    mutant!(
+        "overflow-mixes-the-order",
+        "B4",
+        "messages another is expected",
+        "after an overflow a second queue runs beside the first",
+        || Wrong::new().pumps(Mixes::default),
+    ),
+];
+
+/// How many messages a reader has not taken yet.
+#[derive(Clone, Debug, Default)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The message, counted until its payload is dropped.
+    fn count(&self, message: &Message) -> Message {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        let counted = Counted { payload: message.payload().clone(), load: self.clone() };
+        let payload = Bytes::from_owner(counted);
+        Message::new(message.channel().clone(), payload, message.publisher())
+    }
+}
+
+struct Counted {
+    payload: Bytes,
+    load: Load,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.load.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Waits until a subscription has room.
+async fn room(load: &Load, capacity: usize) {
+    while load.get() >= capacity {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Held by the pump that delivers; by the slowest until it can.
+#[derive(Default)]
+struct OneDispatcher(Arc<AsyncMutex<()>>);
+
+#[async_trait]
+impl NodeTwist for OneDispatcher {
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let dispatcher = Arc::clone(&self.0);
+        Some(Parts::pump(Dispatched { dispatcher, load: Load::default(), capacity: tap.capacity }))
+    }
+}
+
+struct Dispatched {
+    dispatcher: Arc<AsyncMutex<()>>,
+    load: Load,
+    capacity: usize,
+}
+
+#[async_trait]
+impl Pump for Dispatched {
+    async fn ready(&mut self) {
+        let _turn = self.dispatcher.lock().await;
+        room(&self.load, self.capacity).await;
+    }
+
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => out.message(self.load.count(&message)),
+            Delivery::Gap(gap) => out.gap(gap),
+        }
+    }
+}
+
+/// The loads of a node's subscriptions, and what they hold.
+#[derive(Default)]
+struct PublishWaits(std::sync::Mutex<Vec<(Load, usize)>>);
+
+#[async_trait]
+impl NodeTwist for PublishWaits {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let loads = super::node::lock(&self.0).clone();
+        for (load, capacity) in &loads {
+            room(load, *capacity).await;
+        }
+        node.publish(channel, payload).await
+    }
+
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let load = Load::default();
+        super::node::lock(&self.0).push((load.clone(), tap.capacity));
+        let counting = super::pump::OnMessage(move |message: Message, out: &Out| {
+            out.message(load.count(&message));
+        });
+        Some(Parts::pump(counting))
+    }
+}
+
+/// Does what it likes with the messages that do not fit.
+struct Limited {
+    load: Load,
+    capacity: usize,
+    overflowed: u64,
+    /// Is told of each, with its number in the row.
+    on_overflow: fn(u64, &Out),
+    late: bool,
+}
+
+impl Limited {
+    fn new(tap: &Tap, on_overflow: fn(u64, &Out)) -> Self {
+        let (load, capacity) = (Load::default(), tap.capacity);
+        Self { load, capacity, overflowed: 0, on_overflow, late: false }
+    }
+
+    const fn telling_late(mut self) -> Self {
+        self.late = true;
+        self
+    }
+}
+
+#[async_trait]
+impl Pump for Limited {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) if self.load.get() < self.capacity => {
+                out.message(self.load.count(&message));
+                let overflowed = std::mem::take(&mut self.overflowed);
+                if self.late && overflowed > 0 {
+                    out.gap(Gap::overflow(overflowed));
+                }
+            }
+            Delivery::Message(_) => {
+                self.overflowed += 1;
+                (self.on_overflow)(self.overflowed, out);
+            }
+            Delivery::Gap(gap) => out.gap(gap),
+        }
+    }
+}
+
+/// Swaps neighbours from the first overflow on.
+#[derive(Default)]
+struct Mixes {
+    overflowed: bool,
+    held: Option<Message>,
+}
+
+#[async_trait]
+impl Pump for Mixes {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) if !self.overflowed => {
+                self.overflowed = out.overflows(message);
+            }
+            Delivery::Message(message) => match self.held.take() {
+                None => self.held = Some(message),
+                Some(held) => {
+                    out.message(message);
+                    out.message(held);
+                }
+            },
+            Delivery::Gap(gap) => out.gap(gap),
+        }
+    }
+}

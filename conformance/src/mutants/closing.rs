@@ -1,0 +1,277 @@
+//! Wrong at C: closing and cancelling.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use async_trait::async_trait;
+use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
+use backplane_core::{
+    Backplane, Channel, HealthError, HealthErrorKind, NotSent, PublishError, PublishErrorKind,
+    Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription, SubscriptionHandle,
+};
+use backplane_memory::{MemoryDriver, MemoryLink};
+use bytes::Bytes;
+
+use super::driver::{Line, LinkTwist};
+use super::harness::Wrong;
+use super::node::{Inner, NodeTwist, Tap, lock};
+use super::pump::{Control, Out, Parts, Pump};
+use super::{Mutant, mutant};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant!(
+        "streams-do-not-end",
+        "C1",
+        "the stream did not end within",
+        "a reader waits for ever after close",
+        || Wrong::new().pumps(|| Ends::Never),
+    ),
+    mutant!(
+        "close-throws-away-what-was-received",
+        "C1",
+        r#"the stream ended before message "0""#,
+        "close ends the streams before what was received is read",
+        || Wrong::new().parts(|tap| Parts::pump(Ends::AtOnce(tap.request.channels().to_vec()))),
+    ),
+    mutant!(
+        "second-close-hangs",
+        "C1",
+        "close does not return within",
+        "a second close waits for the end of the first, which has come",
+        || Wrong::new().nodes(|_| ClosesOnce(AtomicBool::new(false))),
+    ),
+    mutant!(
+        "publish-after-close-is-unavailable",
+        "C1",
+        "publish after close: expected Closed, got",
+        "a closed node looks like one in an outage",
+        || Wrong::new().nodes(|_| AfterClose::Publish),
+    ),
+    mutant!(
+        "subscribe-after-close-is-unavailable",
+        "C1",
+        "subscribe after close: expected Closed, got",
+        "a closed node looks like one in an outage",
+        || Wrong::new().nodes(|_| AfterClose::Subscribe),
+    ),
+    mutant!(
+        "handle-after-close-succeeds",
+        "C1",
+        "a handle after close: expected Closed, got Ok",
+        "a handle of a closed node takes channels",
+        || Wrong::new().controls(|| TakesAll),
+    ),
+    mutant!(
+        "health-after-close-passes",
+        "C1",
+        "health after close: expected Closed, got Ok",
+        "a closed node is healthy",
+        || Wrong::new().nodes(|_| AfterClose::Health),
+    ),
+    mutant!(
+        "closing-one-closes-all",
+        "C1",
+        "subscribe failed",
+        "the nodes of a process share their state",
+        || {
+            let everybody = Arc::new(Mutex::new(Vec::new()));
+            Wrong::new().nodes(move |_| ClosesAll(Arc::clone(&everybody)))
+        },
+    ),
+    mutant!(
+        "close-leaves-the-subscriptions",
+        "C2",
+        "expected 0 subscriptions",
+        "a connection with its subscriptions outlives its node",
+        || {
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            Wrong::new().links(move || Outlives(Arc::clone(&kept)))
+        },
+    ),
+    mutant!(
+        "close-leaves-a-connection",
+        "C2",
+        "connections on the broker",
+        "one of a node's connections outlives it (channels_redis #279)",
+        || {
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            Wrong::new().links(move || SecondOutlives(Arc::clone(&kept)))
+        },
+    ),
+    mutant!(
+        "close-leaves-a-task",
+        "C2",
+        "no task of a node that was",
+        "a task of the node runs on for ever",
+        || Wrong::new().nodes(|_| TaskOutlives),
+    ),
+    mutant!(
+        "subscriptions-keep-the-node-alive",
+        "C2",
+        "connections on the broker",
+        "a dropped node lives on while one of its subscriptions does",
+        || Wrong::new().nodes(|_| KeptAlive),
+    ),
+];
+
+/// How streams end.
+enum Ends {
+    AtOnce(Vec<Channel>),
+    Never,
+}
+
+#[async_trait]
+impl Pump for Ends {
+    fn on_end(&mut self, out: &Out) {
+        if let Self::AtOnce(channels) = self {
+            out.purge(channels);
+            out.end();
+        }
+    }
+}
+
+struct ClosesOnce(AtomicBool);
+
+#[async_trait]
+impl NodeTwist for ClosesOnce {
+    async fn close(&self, node: &Inner) {
+        if self.0.swap(true, Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        node.close().await;
+    }
+}
+
+/// What a closed node does not call closed.
+enum AfterClose {
+    Health,
+    Publish,
+    Subscribe,
+}
+
+#[async_trait]
+impl NodeTwist for AfterClose {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        node.publish(channel, payload).await.map_err(|error| match (self, error.kind()) {
+            (Self::Publish, PublishErrorKind::NotSent(NotSent::Closed)) => {
+                PublishError::not_sent(channel, NotSent::Unavailable, None)
+            }
+            _ => error,
+        })
+    }
+
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        node.subscribe(request).await.map_err(|error| match (self, error.kind()) {
+            (Self::Subscribe, SubscribeErrorKind::Closed) => {
+                SubscribeError::new(SubscribeErrorKind::Unavailable, None)
+            }
+            _ => error,
+        })
+    }
+
+    async fn health(&self, node: &Inner) -> Result<(), HealthError> {
+        match (self, node.health().await) {
+            (Self::Health, Err(error)) if error.kind() == HealthErrorKind::Closed => Ok(()),
+            (_, health) => health,
+        }
+    }
+}
+
+struct TakesAll;
+
+#[async_trait]
+impl Control for TakesAll {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        _deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        match below.subscribe(channels).await {
+            Err(error) if error.kind() != SubscribeErrorKind::Closed => Err(error),
+            _ => Ok(Subscribed::InForce),
+        }
+    }
+}
+
+/// All nodes of the process.
+struct ClosesAll(Arc<Mutex<Vec<Weak<dyn Backplane>>>>);
+
+#[async_trait]
+impl NodeTwist for ClosesAll {
+    fn made(&self, node: &Inner) {
+        lock(&self.0).push(Arc::downgrade(node));
+    }
+
+    async fn close(&self, node: &Inner) {
+        let all: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
+        for other in all {
+            other.close().await;
+        }
+        node.close().await;
+    }
+}
+
+/// Connections that are not closed with their node.
+struct Outlives(Arc<Mutex<Vec<Arc<MemoryLink>>>>);
+
+#[async_trait]
+impl LinkTwist for Outlives {
+    async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
+        lock(&self.0).push(Arc::clone(&line.link));
+        line.link.subscribe(channels).await
+    }
+
+    async fn close(&self, _line: &Line) {}
+}
+
+/// Second connections, which are not closed with their node.
+struct SecondOutlives(Arc<Mutex<Vec<MemoryLink>>>);
+
+#[async_trait]
+impl LinkTwist for SecondOutlives {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        _number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        let second = driver.connect(inbound.clone()).await?;
+        lock(&self.0).push(second);
+        driver.connect(inbound).await
+    }
+}
+
+struct TaskOutlives;
+
+#[async_trait]
+impl NodeTwist for TaskOutlives {
+    fn made(&self, _node: &Inner) {
+        // Nobody owns it, and nothing ends it: that is what is wrong.
+        tokio::spawn(std::future::pending::<()>());
+    }
+}
+
+struct KeptAlive;
+
+#[async_trait]
+impl NodeTwist for KeptAlive {
+    fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
+        Some(Parts::control(Keeps(Arc::clone(node))))
+    }
+}
+
+/// Holds its node.
+struct Keeps(#[allow(dead_code)] Inner);
+
+#[async_trait]
+impl Control for Keeps {}

@@ -1,0 +1,483 @@
+//! Wrong at L: loss in an outage.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
+use backplane_core::{
+    Capabilities, Channel, ConnectionState, Delivery, Events, Gap, Message, NodeId, NotSent,
+    OutageAccount, PublishError, PublishErrorKind, StateCell, StateWatch, SubscribeError,
+    SubscribeErrorKind, Subscribed, SubscriptionHandle, Unknown,
+};
+use bytes::Bytes;
+
+use super::driver::{Line, LinkTwist, is_probe};
+use super::harness::Wrong;
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
+use super::pump::{Control, OnGap, Out, Parts, Pump};
+use super::{Mutant, mutant};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant!(
+        "publish-waits-for-the-broker",
+        "L1",
+        "a publish in the outage did not end within",
+        "publishing in an outage waits for its end (centrifugo #925)",
+        || Wrong::new().nodes(|_| Outcome::Waits),
+    ),
+    mutant!(
+        "publish-in-an-outage-succeeds",
+        "L1",
+        "a publish in the outage succeeded",
+        "a publish that was not sent returns success (phoenix_pubsub_redis)",
+        || Wrong::new().nodes(|_| Outcome::Succeeds),
+    ),
+    mutant!(
+        "publish-in-an-outage-is-unknown",
+        "L1",
+        "expected NotSent(Unavailable), got Unknown",
+        "one error for everything: nobody knows what may be sent again",
+        || Wrong::new().nodes(|_| Outcome::IsUnknown),
+    ),
+    mutant!(
+        "sends-later-what-was-not-sent",
+        "L2",
+        "reported as not sent, and delivered",
+        "a message of an outage is kept and sent after it (default of the NATS client)",
+        || Wrong::new().nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::NotSent(_)))),
+    ),
+    mutant!(
+        "calls-unknown-not-sent",
+        "L3",
+        "was reported as not sent, and arrived",
+        "a publish without an answer is reported as not sent",
+        || Wrong::new().nodes(|_| Outcome::IsNotSent),
+    ),
+    mutant!(
+        "retries-after-unknown",
+        "L3",
+        "arrived 2 times",
+        "a publish without an answer is sent again",
+        || Wrong::new().nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::Unknown(_)))),
+    ),
+    mutant!(
+        "loses-a-message-now-and-then",
+        "L3",
+        "was accepted, and lost without a word",
+        "one in fifty messages is dropped and reported as sent",
+        || Wrong::new().nodes(|_| LosesSome(AtomicU64::new(0))),
+    ),
+    mutant!(
+        "replays-the-outage",
+        "L4",
+        "delivered later",
+        "what others published in a node's outage is delivered after it, and nothing declares that",
+        || {
+            let missed = Missed::default();
+            Wrong::new().nodes(move |_| Replays(Arc::clone(&missed)))
+        },
+    ),
+    mutant!(
+        "tells-no-gap",
+        "L5",
+        r#"expected a gap, got message "round 1""#,
+        "nobody is told of an outage (channels_redis #259, #406)",
+        || Wrong::new().on_gap(|_, _| {}),
+    ),
+    mutant!(
+        "tells-every-gap-twice",
+        "L5",
+        r#"expected message "round 1", got a gap"#,
+        "an outage is told when it begins and when it ends",
+        || Wrong::new().on_gap(|gap, out| {
+            out.gap(gap.clone());
+            out.gap(gap);
+        }),
+    ),
+    mutant!(
+        "tells-the-gap-too-late",
+        "L5",
+        r#"expected a gap, got message "round 1""#,
+        "the gap comes after the first message",
+        || Wrong::new().pumps(|| Late(None)),
+    ),
+    mutant!(
+        "tells-the-first-gap-only",
+        "L5",
+        r#"expected a gap, got message "round 2""#,
+        "a flag that says that the gap was told is never taken back",
+        || Wrong::new().nodes(|_| FirstGapOnly),
+    ),
+    mutant!(
+        "tells-one-subscription-only",
+        "L5",
+        "expected a gap, got message",
+        "one of several subscriptions of a node hears of the outage (channels_redis #256)",
+        || Wrong::new().nodes(|_| OneIsTold(Arc::default())),
+    ),
+    mutant!(
+        "claims-to-know-all",
+        "L5",
+        "a gap stands for 0 outages",
+        "a gap says that nothing was lost, because nothing could be counted",
+        || Wrong::new().on_gap(|_, out| out.gap(Gap::dropped(0))),
+    ),
+    mutant!(
+        "has-no-heartbeat",
+        "L6",
+        "freeze: the idle node did not notice",
+        "a connection that says nothing is believed to live",
+        || Wrong::new().spec(|spec| {
+            let mut spec = spec.clone();
+            spec.options = spec.options.heartbeat_interval(Duration::from_secs(3600));
+            spec
+        }),
+    ),
+    mutant!(
+        "state-stays-connected",
+        "L6",
+        "kill: the idle node did not notice",
+        "the state tells the first connection only",
+        || Wrong::new().nodes(|_| StaysConnected::new()),
+    ),
+    mutant!(
+        "takes-a-ping-for-a-delivery",
+        "L7",
+        "a mute broker was not noticed",
+        "the heartbeat asks for an answer and not for a delivery (centrifugo #1189, redis #6545)",
+        || Wrong::new().links(|| PingsOnly),
+    ),
+    mutant!(
+        "does-not-count-the-loss",
+        "L8",
+        "7 missed, told None",
+        "the capability is declared, and gaps know nothing (gateway-api #3651)",
+        || Wrong::new().on_gap(|_, out| out.gap(Gap::outage(OutageAccount::default()))),
+    ),
+    mutant!(
+        "counts-one-too-many",
+        "L8",
+        "7 missed, told Some(8)",
+        "the first message after the outage is counted as missed",
+        || Wrong::new().pumps(CountsMore::default),
+    ),
+    mutant!(
+        "counts-and-does-not-declare-it",
+        "L8",
+        "and does not declare it",
+        "the capability is not declared, and honoured",
+        || Wrong::new().nodes(|_| Undeclared),
+    ),
+    mutant!(
+        "streams-end-in-an-outage",
+        "L9",
+        "the stream ended before",
+        "a subscription ends when its connection does",
+        || Wrong::new().on_gap(|_, out| out.end()),
+    ),
+    mutant!(
+        "handles-die-in-an-outage",
+        "L9",
+        "a handle from before does not work",
+        "a handle belongs to the connection on which it was made",
+        || Wrong::new().parts(|tap| Parts::control(Dies(tap.watch.clone()))),
+    ),
+];
+
+/// What is made of the outcome of a publish.
+enum Outcome {
+    IsNotSent,
+    IsUnknown,
+    Succeeds,
+    Waits,
+}
+
+#[async_trait]
+impl NodeTwist for Outcome {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if matches!(self, Self::Waits) {
+            node.watch().connected().await;
+        }
+        let error = match node.publish(channel, payload).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match (self, error.kind()) {
+            (Self::Succeeds, PublishErrorKind::NotSent(NotSent::Unavailable)) => Ok(()),
+            (Self::IsUnknown, PublishErrorKind::NotSent(NotSent::Unavailable)) => {
+                Err(PublishError::unknown(channel, Unknown::ConnectionLost, None))
+            }
+            (Self::IsNotSent, PublishErrorKind::Unknown(_)) => {
+                Err(PublishError::not_sent(channel, NotSent::Unavailable, None))
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+/// Keeps messages that failed in some way, and sends them before the next that may succeed.
+struct SendsLater {
+    which: fn(PublishErrorKind) -> bool,
+    kept: Mutex<Vec<(Channel, Bytes)>>,
+}
+
+impl SendsLater {
+    fn of(which: fn(PublishErrorKind) -> bool) -> Self {
+        Self { which, kept: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl NodeTwist for SendsLater {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if node.state().is_connected() {
+            let kept = std::mem::take(&mut *lock(&self.kept));
+            for (channel, payload) in kept {
+                let _ = node.publish(&channel, payload).await;
+            }
+        }
+        let result = node.publish(channel, payload.clone()).await;
+        if result.as_ref().is_err_and(|error| (self.which)(error.kind())) {
+            lock(&self.kept).push((channel.clone(), payload));
+        }
+        result
+    }
+}
+
+struct LosesSome(AtomicU64);
+
+#[async_trait]
+impl NodeTwist for LosesSome {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if self.0.fetch_add(1, Ordering::Relaxed) % 50 == 49 {
+            return Ok(());
+        }
+        node.publish(channel, payload).await
+    }
+}
+
+/// What each node has missed, as long as it is away.
+type Missed = Arc<Mutex<Vec<(NodeId, StateWatch, Arc<Mutex<Vec<Message>>>)>>>;
+
+struct Replays(Missed);
+
+#[async_trait]
+impl NodeTwist for Replays {
+    fn made(&self, node: &Inner) {
+        lock(&self.0).push((node.node_id(), node.watch(), Arc::default()));
+    }
+
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        node.publish(channel, payload.clone()).await?;
+        for (_, watch, missed) in lock(&self.0).iter() {
+            if !watch.current().is_connected() {
+                let message = Message::new(channel.clone(), payload.clone(), node.node_id());
+                lock(missed).push(message);
+            }
+        }
+        Ok(())
+    }
+
+    fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
+        let all = lock(&self.0);
+        let (_, _, missed) = all.iter().find(|(id, _, _)| *id == node.node_id())?;
+        let missed = Arc::clone(missed);
+        Some(Parts::pump(OnGap(move |gap, out: &Out| {
+            out.gap(gap);
+            lock(&missed).drain(..).for_each(|message| out.message(message));
+        })))
+    }
+}
+
+/// Holds a gap until a message was there.
+struct Late(Option<Gap>);
+
+#[async_trait]
+impl Pump for Late {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => {
+                out.message(message);
+                if let Some(gap) = self.0.take() {
+                    out.gap(gap);
+                }
+            }
+            Delivery::Gap(gap) => self.0 = Some(gap),
+        }
+    }
+}
+
+struct FirstGapOnly;
+
+#[async_trait]
+impl NodeTwist for FirstGapOnly {
+    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
+        let mut told = false;
+        Some(Parts::pump(OnGap(move |gap, out: &Out| {
+            if !std::mem::replace(&mut told, true) {
+                out.gap(gap);
+            }
+        })))
+    }
+}
+
+/// The generation whose outage was told.
+struct OneIsTold(Arc<AtomicU64>);
+
+#[async_trait]
+impl NodeTwist for OneIsTold {
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let (told, watch) = (Arc::clone(&self.0), tap.watch.clone());
+        // The gap comes just before `Connected` is announced: the generation is the one before, or this one.
+        Some(Parts::pump(OnGap(move |gap, out: &Out| {
+            let generation = generation(&watch.current()).max(1);
+            if told.fetch_max(generation, Ordering::Relaxed) < generation {
+                out.gap(gap);
+            }
+        })))
+    }
+}
+
+/// Mirrors the state until the node was connected once.
+struct StaysConnected {
+    state: Arc<StateCell>,
+    mirror: Tasks,
+}
+
+impl StaysConnected {
+    fn new() -> Self {
+        let first = ConnectionState::Connecting { attempt: 1 };
+        Self { state: Arc::new(StateCell::new(first)), mirror: Tasks::default() }
+    }
+}
+
+#[async_trait]
+impl NodeTwist for StaysConnected {
+    fn made(&self, node: &Inner) {
+        self.state.set(node.state());
+        let (state, mut watch) = (Arc::clone(&self.state), node.watch());
+        self.mirror.spawn(async move {
+            if let Some(connected) = watch.wait_for(ConnectionState::is_connected).await {
+                state.set(connected);
+            }
+        });
+    }
+
+    fn state(&self, _node: &Inner) -> ConnectionState {
+        self.state.current()
+    }
+
+    fn watch(&self, _node: &Inner) -> StateWatch {
+        self.state.watch()
+    }
+
+    fn events(&self, _node: &Inner) -> Events {
+        self.state.events()
+    }
+}
+
+struct PingsOnly;
+
+#[async_trait]
+impl LinkTwist for PingsOnly {
+    async fn publish(
+        &self,
+        line: &Line,
+        channel: &BrokerChannel,
+        frame: &Frame,
+    ) -> Result<(), LinkPublishError> {
+        if is_probe(channel) {
+            line.link.ping().await.map_err(LinkPublishError::Unknown)?;
+            line.inbound.deliver(channel.as_bytes(), frame);
+            return Ok(());
+        }
+        line.link.publish(channel, frame).await
+    }
+}
+
+/// Keeps an account of its own, beside the right one.
+#[derive(Default)]
+struct CountsMore {
+    right: Gap,
+    told: OutageAccount,
+    counted: HashMap<NodeId, u64>,
+}
+
+#[async_trait]
+impl Pump for CountsMore {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => {
+                let publisher = message.publisher();
+                if let Some(missed) = self.right.missed_from(publisher) {
+                    let before = self.counted.insert(publisher, missed);
+                    self.told.add(publisher, before.map_or(missed + 1, |before| missed - before));
+                }
+                out.message(message);
+            }
+            Delivery::Gap(gap) => {
+                *self = Self { right: gap, ..Self::default() };
+                out.gap(Gap::outage(self.told.clone()));
+            }
+        }
+    }
+}
+
+struct Undeclared;
+
+#[async_trait]
+impl NodeTwist for Undeclared {
+    fn capabilities(&self, node: &Inner) -> Capabilities {
+        let mut capabilities = node.capabilities();
+        capabilities.counts_loss = false;
+        capabilities
+    }
+}
+
+struct Dies(StateWatch);
+
+#[async_trait]
+impl Control for Dies {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        _deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        if generation(&self.0.current()) > 1 {
+            return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
+        }
+        below.subscribe(channels).await.map(|()| Subscribed::InForce)
+    }
+}
+
+/// How often a node was attached; 0 while it is not.
+pub(super) const fn generation(state: &ConnectionState) -> u64 {
+    match state {
+        ConnectionState::Connected { generation } => *generation,
+        _ => 0,
+    }
+}
