@@ -1,4 +1,5 @@
 //! The in-memory backend: one publish, and one message from node to node.
+#![allow(missing_docs, clippy::expect_used)] // macros, and a bench that cannot go on
 
 use std::hint::black_box;
 
@@ -17,21 +18,29 @@ fn memory(c: &mut Criterion) {
 
     let options = || NodeOptions::new(Prefix::unprefixed());
     let connect = |bus: &MemoryBus| {
-        runtime.block_on(bus.connect(options())).expect("the bus runs")
+        runtime
+            .block_on(bus.connect(options()))
+            .expect("the bus runs")
     };
     let bus = MemoryBus::new();
     let (alice, bob) = (connect(&bus), connect(&bus));
     group.bench_function("publish, nobody subscribed", |b| {
-        b.to_async(&runtime).iter(|| alice.publish(&channel, black_box(payload.clone())));
+        b.to_async(&runtime)
+            .iter(|| alice.publish(&channel, black_box(payload.clone())));
     });
     let request = Subscribe::to([channel.clone()]);
-    let mut subscription = runtime.block_on(bob.subscribe(request)).expect("the bus runs");
+    let mut subscription = runtime
+        .block_on(bob.subscribe(request))
+        .expect("the bus runs");
     group.bench_function("publish and receive, node to node", |b| {
         b.iter_custom(|rounds| {
             runtime.block_on(async {
                 let begin = std::time::Instant::now();
                 for _ in 0..rounds {
-                    alice.publish(&channel, payload.clone()).await.expect("the bus runs");
+                    alice
+                        .publish(&channel, payload.clone())
+                        .await
+                        .expect("the bus runs");
                     let delivery = subscription.recv().await;
                     assert!(matches!(delivery, Some(Delivery::Message(_))));
                 }

@@ -1,5 +1,6 @@
 //! A driver whose broker is this process, and whose every request can be held back, refused or lost.
 #![allow(dead_code, unreachable_pub)] // each test uses a part of it
+#![allow(clippy::expect_used, clippy::unwrap_used)] // clippy knows tests only by their attribute
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

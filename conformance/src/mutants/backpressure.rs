@@ -87,7 +87,10 @@ impl Load {
     /// The message, counted until its payload is dropped.
     fn count(&self, message: &Message) -> Message {
         self.0.fetch_add(1, Ordering::AcqRel);
-        let counted = Counted { payload: message.payload().clone(), load: self.clone() };
+        let counted = Counted {
+            payload: message.payload().clone(),
+            load: self.clone(),
+        };
         let payload = Bytes::from_owner(counted);
         Message::new(message.channel().clone(), payload, message.publisher())
     }
@@ -125,7 +128,11 @@ struct OneDispatcher(Arc<AsyncMutex<()>>);
 impl NodeTwist for OneDispatcher {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let dispatcher = Arc::clone(&self.0);
-        Some(Parts::pump(Dispatched { dispatcher, load: Load::default(), capacity: tap.capacity }))
+        Some(Parts::pump(Dispatched {
+            dispatcher,
+            load: Load::default(),
+            capacity: tap.capacity,
+        }))
     }
 }
 
@@ -192,7 +199,13 @@ struct Limited {
 impl Limited {
     fn new(tap: &Tap, on_overflow: fn(u64, &Out)) -> Self {
         let (load, capacity) = (Load::default(), tap.capacity);
-        Self { load, capacity, overflowed: 0, on_overflow, late: false }
+        Self {
+            load,
+            capacity,
+            overflowed: 0,
+            on_overflow,
+            late: false,
+        }
     }
 
     const fn telling_late(mut self) -> Self {

@@ -24,14 +24,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "C1",
         "the stream did not end within",
         "a reader waits for ever after close",
-        || Wrong::new().pumps(|| Ends::Never),
+        || Wrong::new().pumps(|| NeverEnds),
     ),
     mutant!(
         "close-throws-away-what-was-received",
         "C1",
         r#"the stream ended before message "0""#,
         "close ends the streams before what was received is read",
-        || Wrong::new().parts(|tap| Parts::pump(Ends::AtOnce(tap.request.channels().to_vec()))),
+        || Wrong::new().nodes(|_| EndsAtOnce::default()),
     ),
     mutant!(
         "second-close-hangs",
@@ -114,19 +114,48 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// How streams end.
-enum Ends {
-    AtOnce(Vec<Channel>),
-    Never,
+struct NeverEnds;
+
+#[async_trait]
+impl Pump for NeverEnds {
+    fn on_end(&mut self, _out: &Out) {}
+}
+
+/// The queues of a node's readers, and their channels.
+type Readers = Arc<Mutex<Vec<(Out, Vec<Channel>)>>>;
+
+#[derive(Default)]
+struct EndsAtOnce(Readers);
+
+#[async_trait]
+impl NodeTwist for EndsAtOnce {
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let channels = tap.request.channels().to_vec();
+        Some(Parts::pump(Known {
+            channels,
+            readers: Arc::clone(&self.0),
+        }))
+    }
+
+    async fn close(&self, node: &Inner) {
+        for (out, channels) in lock(&self.0).iter() {
+            out.end();
+            out.purge(channels);
+        }
+        node.close().await;
+    }
+}
+
+/// Makes its reader's queue known.
+struct Known {
+    channels: Vec<Channel>,
+    readers: Readers,
 }
 
 #[async_trait]
-impl Pump for Ends {
-    fn on_end(&mut self, out: &Out) {
-        if let Self::AtOnce(channels) = self {
-            out.purge(channels);
-            out.end();
-        }
+impl Pump for Known {
+    fn begin(&mut self, out: &Out) {
+        lock(&self.readers).push((out.clone(), self.channels.clone()));
     }
 }
 
@@ -157,12 +186,14 @@ impl NodeTwist for AfterClose {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        node.publish(channel, payload).await.map_err(|error| match (self, error.kind()) {
-            (Self::Publish, PublishErrorKind::NotSent(NotSent::Closed)) => {
-                PublishError::not_sent(channel, NotSent::Unavailable, None)
-            }
-            _ => error,
-        })
+        node.publish(channel, payload)
+            .await
+            .map_err(|error| match (self, error.kind()) {
+                (Self::Publish, PublishErrorKind::NotSent(NotSent::Closed)) => {
+                    PublishError::not_sent(channel, NotSent::Unavailable, None)
+                }
+                _ => error,
+            })
     }
 
     async fn subscribe(
@@ -170,12 +201,14 @@ impl NodeTwist for AfterClose {
         node: &Inner,
         request: Subscribe,
     ) -> Result<Subscription, SubscribeError> {
-        node.subscribe(request).await.map_err(|error| match (self, error.kind()) {
-            (Self::Subscribe, SubscribeErrorKind::Closed) => {
-                SubscribeError::new(SubscribeErrorKind::Unavailable, None)
-            }
-            _ => error,
-        })
+        node.subscribe(request)
+            .await
+            .map_err(|error| match (self, error.kind()) {
+                (Self::Subscribe, SubscribeErrorKind::Closed) => {
+                    SubscribeError::new(SubscribeErrorKind::Unavailable, None)
+                }
+                _ => error,
+            })
     }
 
     async fn health(&self, node: &Inner) -> Result<(), HealthError> {

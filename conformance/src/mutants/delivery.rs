@@ -8,8 +8,8 @@ use backplane_core::driver::{
     BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError,
 };
 use backplane_core::{
-    Backplane, Channel, Message, NotSent, PublishError, PublishErrorKind, Subscribe,
-    SubscribeError, Subscription,
+    Channel, Message, NotSent, PublishError, PublishErrorKind, Subscribe, SubscribeError,
+    Subscription,
 };
 use bytes::Bytes;
 
@@ -54,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "one-subscription-per-channel-and-node",
         "D1",
-        "arrived 0 times",
+        r#"message "end" did not arrive"#,
         "a second subscription of a channel on a node takes the place of the first",
         || Wrong::new().nodes(|_| TakesThePlace(Mutex::default())),
     ),

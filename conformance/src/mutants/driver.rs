@@ -2,8 +2,8 @@
 //! The engine above it is the real one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::Capabilities;
@@ -11,8 +11,6 @@ use backplane_core::driver::{
     BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkPublishError,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
-
-use super::node::lock;
 
 /// What is wrong with a driver, and its links. Every method as it stands does the right thing. One node has
 /// one.
@@ -87,19 +85,14 @@ pub(super) struct WrongDriver {
     inner: MemoryDriver,
     twist: Arc<dyn LinkTwist>,
     links: AtomicU64,
-    inbounds: Inbounds,
 }
 
-/// Every link that a harness has opened, the dead ones included.
-pub(super) type Inbounds = Arc<Mutex<Vec<Inbound>>>;
-
 impl WrongDriver {
-    pub(super) fn new(inner: MemoryDriver, twist: Arc<dyn LinkTwist>, inbounds: Inbounds) -> Self {
+    pub(super) fn new(inner: MemoryDriver, twist: Arc<dyn LinkTwist>) -> Self {
         Self {
             inner,
             twist,
             links: AtomicU64::new(0),
-            inbounds,
         }
     }
 }
@@ -122,8 +115,6 @@ impl Driver for WrongDriver {
             .twist
             .connect(&self.inner, inbound.clone(), number)
             .await?;
-        lock(&self.inbounds)
-            .push(inbound.clone());
         let line = Line {
             link: Arc::new(link),
             inbound,

@@ -4,37 +4,34 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backplane_core::driver::Inbound;
 use backplane_core::{
-    Backplane, Channel, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node, Prefix,
+    Backplane, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node, Prefix,
 };
 use backplane_memory::MemoryBus;
-use bytes::Bytes;
 
-use super::driver::{Inbounds, LinkTwist, WrongDriver};
-use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode, lock};
+use super::driver::{LinkTwist, WrongDriver};
+use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Pump};
 use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
 use crate::memory::MemoryHarness;
 
 /// A node, or why there is none.
 pub(super) type Made = Result<Inner, ConnectError>;
+type LinkTwists = dyn Fn() -> Arc<dyn LinkTwist> + Send + Sync;
+type NodeTwists = dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
-type OnWrite = fn(&Wrong, &Prefix, &Channel, Bytes) -> Result<(), String>;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
 
 /// The memory backend, wrong in whatever was put on it.
 #[derive(Default)]
 pub(super) struct Wrong {
     memory: MemoryHarness,
-    links: Option<Box<dyn Fn() -> Arc<dyn LinkTwist> + Send + Sync>>,
-    nodes: Option<Box<dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync>>,
+    links: Option<Box<LinkTwists>>,
+    nodes: Option<Box<NodeTwists>>,
     spec: Option<OnSpec>,
     make: Option<Box<dyn Make>>,
-    write: Option<OnWrite>,
     url: Option<OnUrl>,
     secret: Option<&'static str>,
-    inbounds: Inbounds,
 }
 
 /// Makes nodes in a way of its own.
@@ -103,12 +100,6 @@ impl Wrong {
         self
     }
 
-    /// Another treatment of bytes that a stranger writes.
-    pub(super) const fn write(mut self, write: OnWrite) -> Self {
-        self.write = Some(write);
-        self
-    }
-
     /// A parser of URL options.
     pub(super) const fn url(mut self, parse: OnUrl) -> Self {
         self.url = Some(parse);
@@ -123,25 +114,6 @@ impl Wrong {
 
     pub(super) fn harness(self) -> Arc<dyn Harness> {
         Arc::new(self)
-    }
-
-    /// The links of all nodes, the dead ones included.
-    pub(super) fn inbounds(&self) -> Vec<Inbound> {
-        lock(&self.inbounds)
-            .clone()
-    }
-
-    /// The right thing to do with bytes that a stranger writes.
-    pub(super) fn plain_write(
-        &self,
-        prefix: &Prefix,
-        channel: &Channel,
-        bytes: &Bytes,
-    ) -> Result<(), String> {
-        match self.memory.bus().inject(prefix, channel, bytes) {
-            0 => Err("nobody was subscribed".to_owned()),
-            _ => Ok(()),
-        }
     }
 
     /// A node with the twists, by the right constructor.
@@ -160,8 +132,7 @@ impl Wrong {
     }
 
     async fn on_driver(&self, spec: &NodeSpec, twist: Arc<dyn LinkTwist>) -> Made {
-        let inbounds = Arc::clone(&self.inbounds);
-        let driver = WrongDriver::new(self.memory.bus().driver(), twist, inbounds);
+        let driver = WrongDriver::new(self.memory.bus().driver(), twist);
         let options = spec.options.clone();
         Ok(match spec.start {
             Start::Eager => Arc::new(Node::connect(driver, options).await?),
@@ -209,7 +180,7 @@ impl Harness for Wrong {
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
-        Some(self)
+        self.memory.observer()
     }
 
     fn parse_url_option(&self, option: &str, value: &str) -> Option<Result<(), String>> {
@@ -218,24 +189,6 @@ impl Harness for Wrong {
 
     fn secret(&self) -> Option<String> {
         self.secret.map(str::to_owned)
-    }
-}
-
-#[async_trait]
-impl Observer for Wrong {
-    async fn subscriptions(&self, prefix: &Prefix, channel: &Channel) -> Result<u64, String> {
-        self.memory.subscriptions(prefix, channel).await
-    }
-
-    async fn connections(&self) -> Result<u64, String> {
-        self.memory.connections().await
-    }
-
-    async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
-        match self.write {
-            None => self.memory.write(prefix, channel, bytes).await,
-            Some(write) => write(self, prefix, channel, bytes),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Wrong at L: loss in an outage.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,16 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Capabilities, Channel, ConnectionState, Delivery, Events, Gap, Message, NodeId, NotSent,
-    OutageAccount, PublishError, PublishErrorKind, StateCell, StateWatch, SubscribeError,
-    SubscribeErrorKind, Subscribed, SubscriptionHandle, Unknown,
+    Channel, ConnectionState, Events, Message, NodeId, NotSent, PublishError, PublishErrorKind,
+    StateCell, StateWatch, SubscribeError, SubscribeErrorKind, Subscribed, SubscriptionHandle,
+    Unknown,
 };
 use bytes::Bytes;
 
 use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, OnGap, Out, Parts, Pump};
+use super::pump::{Control, OnGap, Out, Parts};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -47,7 +46,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L2",
         "reported as not sent, and delivered",
         "a message of an outage is kept and sent after it (default of the NATS client)",
-        || Wrong::new().nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::NotSent(_)))),
+        || Wrong::new()
+            .nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::NotSent(_)))),
     ),
     mutant!(
         "calls-unknown-not-sent",
@@ -61,7 +61,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L3",
         "arrived 2 times",
         "a publish without an answer is sent again",
-        || Wrong::new().nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::Unknown(_)))),
+        || Wrong::new()
+            .nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::Unknown(_)))),
     ),
     mutant!(
         "loses-a-message-now-and-then",
@@ -79,51 +80,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
             let missed = Missed::default();
             Wrong::new().nodes(move |_| Replays(Arc::clone(&missed)))
         },
-    ),
-    mutant!(
-        "tells-no-gap",
-        "L5",
-        r#"expected a gap, got message "round 1""#,
-        "nobody is told of an outage (channels_redis #259, #406)",
-        || Wrong::new().on_gap(|_, _| {}),
-    ),
-    mutant!(
-        "tells-every-gap-twice",
-        "L5",
-        r#"expected message "round 1", got a gap"#,
-        "an outage is told when it begins and when it ends",
-        || Wrong::new().on_gap(|gap, out| {
-            out.gap(gap.clone());
-            out.gap(gap);
-        }),
-    ),
-    mutant!(
-        "tells-the-gap-too-late",
-        "L5",
-        r#"expected a gap, got message "round 1""#,
-        "the gap comes after the first message",
-        || Wrong::new().pumps(|| Late(None)),
-    ),
-    mutant!(
-        "tells-the-first-gap-only",
-        "L5",
-        r#"expected a gap, got message "round 2""#,
-        "a flag that says that the gap was told is never taken back",
-        || Wrong::new().nodes(|_| FirstGapOnly),
-    ),
-    mutant!(
-        "tells-one-subscription-only",
-        "L5",
-        "expected a gap, got message",
-        "one of several subscriptions of a node hears of the outage (channels_redis #256)",
-        || Wrong::new().nodes(|_| OneIsTold(Arc::default())),
-    ),
-    mutant!(
-        "claims-to-know-all",
-        "L5",
-        "a gap stands for 0 outages",
-        "a gap says that nothing was lost, because nothing could be counted",
-        || Wrong::new().on_gap(|_, out| out.gap(Gap::dropped(0))),
     ),
     mutant!(
         "has-no-heartbeat",
@@ -149,27 +105,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a mute broker was not noticed",
         "the heartbeat asks for an answer and not for a delivery (centrifugo #1189, redis #6545)",
         || Wrong::new().links(|| PingsOnly),
-    ),
-    mutant!(
-        "does-not-count-the-loss",
-        "L8",
-        "7 missed, told None",
-        "the capability is declared, and gaps know nothing (gateway-api #3651)",
-        || Wrong::new().on_gap(|_, out| out.gap(Gap::outage(OutageAccount::default()))),
-    ),
-    mutant!(
-        "counts-one-too-many",
-        "L8",
-        "7 missed, told Some(8)",
-        "the first message after the outage is counted as missed",
-        || Wrong::new().pumps(CountsMore::default),
-    ),
-    mutant!(
-        "counts-and-does-not-declare-it",
-        "L8",
-        "and does not declare it",
-        "the capability is not declared, and honoured",
-        || Wrong::new().nodes(|_| Undeclared),
     ),
     mutant!(
         "streams-end-in-an-outage",
@@ -212,9 +147,9 @@ impl NodeTwist for Outcome {
         };
         match (self, error.kind()) {
             (Self::Succeeds, PublishErrorKind::NotSent(NotSent::Unavailable)) => Ok(()),
-            (Self::IsUnknown, PublishErrorKind::NotSent(NotSent::Unavailable)) => {
-                Err(PublishError::unknown(channel, Unknown::ConnectionLost, None))
-            }
+            (Self::IsUnknown, PublishErrorKind::NotSent(NotSent::Unavailable)) => Err(
+                PublishError::unknown(channel, Unknown::ConnectionLost, None),
+            ),
             (Self::IsNotSent, PublishErrorKind::Unknown(_)) => {
                 Err(PublishError::not_sent(channel, NotSent::Unavailable, None))
             }
@@ -231,7 +166,10 @@ struct SendsLater {
 
 impl SendsLater {
     fn of(which: fn(PublishErrorKind) -> bool) -> Self {
-        Self { which, kept: Mutex::default() }
+        Self {
+            which,
+            kept: Mutex::default(),
+        }
     }
 }
 
@@ -246,11 +184,16 @@ impl NodeTwist for SendsLater {
         if node.state().is_connected() {
             let kept = std::mem::take(&mut *lock(&self.kept));
             for (channel, payload) in kept {
-                let _ = node.publish(&channel, payload).await;
+                if node.publish(&channel, payload.clone()).await.is_err() {
+                    lock(&self.kept).push((channel, payload));
+                }
             }
         }
         let result = node.publish(channel, payload.clone()).await;
-        if result.as_ref().is_err_and(|error| (self.which)(error.kind())) {
+        if result
+            .as_ref()
+            .is_err_and(|error| (self.which)(error.kind()))
+        {
             lock(&self.kept).push((channel.clone(), payload));
         }
         result
@@ -307,56 +250,9 @@ impl NodeTwist for Replays {
         let missed = Arc::clone(missed);
         Some(Parts::pump(OnGap(move |gap, out: &Out| {
             out.gap(gap);
-            lock(&missed).drain(..).for_each(|message| out.message(message));
-        })))
-    }
-}
-
-/// Holds a gap until a message was there.
-struct Late(Option<Gap>);
-
-#[async_trait]
-impl Pump for Late {
-    fn on(&mut self, delivery: Delivery, out: &Out) {
-        match delivery {
-            Delivery::Message(message) => {
-                out.message(message);
-                if let Some(gap) = self.0.take() {
-                    out.gap(gap);
-                }
-            }
-            Delivery::Gap(gap) => self.0 = Some(gap),
-        }
-    }
-}
-
-struct FirstGapOnly;
-
-#[async_trait]
-impl NodeTwist for FirstGapOnly {
-    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
-        let mut told = false;
-        Some(Parts::pump(OnGap(move |gap, out: &Out| {
-            if !std::mem::replace(&mut told, true) {
-                out.gap(gap);
-            }
-        })))
-    }
-}
-
-/// The generation whose outage was told.
-struct OneIsTold(Arc<AtomicU64>);
-
-#[async_trait]
-impl NodeTwist for OneIsTold {
-    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let (told, watch) = (Arc::clone(&self.0), tap.watch.clone());
-        // The gap comes just before `Connected` is announced: the generation is the one before, or this one.
-        Some(Parts::pump(OnGap(move |gap, out: &Out| {
-            let generation = generation(&watch.current()).max(1);
-            if told.fetch_max(generation, Ordering::Relaxed) < generation {
-                out.gap(gap);
-            }
+            lock(&missed)
+                .drain(..)
+                .for_each(|message| out.message(message));
         })))
     }
 }
@@ -370,7 +266,10 @@ struct StaysConnected {
 impl StaysConnected {
     fn new() -> Self {
         let first = ConnectionState::Connecting { attempt: 1 };
-        Self { state: Arc::new(StateCell::new(first)), mirror: Tasks::default() }
+        Self {
+            state: Arc::new(StateCell::new(first)),
+            mirror: Tasks::default(),
+        }
     }
 }
 
@@ -418,45 +317,6 @@ impl LinkTwist for PingsOnly {
     }
 }
 
-/// Keeps an account of its own, beside the right one.
-#[derive(Default)]
-struct CountsMore {
-    right: Gap,
-    told: OutageAccount,
-    counted: HashMap<NodeId, u64>,
-}
-
-#[async_trait]
-impl Pump for CountsMore {
-    fn on(&mut self, delivery: Delivery, out: &Out) {
-        match delivery {
-            Delivery::Message(message) => {
-                let publisher = message.publisher();
-                if let Some(missed) = self.right.missed_from(publisher) {
-                    let before = self.counted.insert(publisher, missed);
-                    self.told.add(publisher, before.map_or(missed + 1, |before| missed - before));
-                }
-                out.message(message);
-            }
-            Delivery::Gap(gap) => {
-                *self = Self { right: gap, ..Self::default() };
-                out.gap(Gap::outage(self.told.clone()));
-            }
-        }
-    }
-}
-
-struct Undeclared;
-
-#[async_trait]
-impl NodeTwist for Undeclared {
-    fn capabilities(&self, node: &Inner) -> Capabilities {
-        let mut capabilities = node.capabilities();
-        capabilities.counts_loss = false;
-        capabilities
-    }
-}
-
 struct Dies(StateWatch);
 
 #[async_trait]
@@ -470,7 +330,10 @@ impl Control for Dies {
         if generation(&self.0.current()) > 1 {
             return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
         }
-        below.subscribe(channels).await.map(|()| Subscribed::InForce)
+        below
+            .subscribe(channels)
+            .await
+            .map(|()| Subscribed::InForce)
     }
 }
 

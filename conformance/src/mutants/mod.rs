@@ -10,14 +10,17 @@ mod closing;
 mod delivery;
 mod driver;
 mod envelope;
+mod gaps;
 mod harness;
 mod isolation;
 mod loss;
 mod malformed;
 mod node;
 mod order;
+mod pending;
 mod pump;
 mod reconnection;
+mod resubscription;
 mod subscriptions;
 mod visibility;
 
@@ -66,40 +69,68 @@ pub struct Kill {
 /// All mutants, in the order of the contract.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
-    [
+    let mut all = [
         delivery::MUTANTS,
         order::MUTANTS,
         subscriptions::MUTANTS,
+        pending::MUTANTS,
         isolation::MUTANTS,
         loss::MUTANTS,
+        gaps::MUTANTS,
         reconnection::MUTANTS,
+        resubscription::MUTANTS,
         backpressure::MUTANTS,
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
     ]
-    .concat()
+    .concat();
+    let rules = rules::all();
+    all.sort_by_key(|mutant| rules.iter().position(|rule| rule.id == mutant.rule));
+    all
 }
 
-/// Backends with the same wrappers as the mutants and nothing wrong, which must pass: what kills a
-/// mutant is its mutation.
+/// A backend with the wrappers of the mutants and nothing wrong, which must pass: what kills a mutant
+/// is its mutation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Control {
+    /// Which wrappers it has.
+    pub name: &'static str,
+    /// The rules that it cannot be asked for.
+    pub except: &'static [&'static str],
+    /// The backend.
+    pub harness: Arc<dyn Harness>,
+}
+
+/// All controls.
 #[must_use]
-pub fn controls() -> Vec<(&'static str, Arc<dyn Harness>)> {
+pub fn controls() -> Vec<Control> {
+    let control = |name, except, wrong: Wrong| {
+        let harness = wrong.harness();
+        Control {
+            name,
+            except,
+            harness,
+        }
+    };
     vec![
-        (
-            "node wrapper",
-            Wrong::new().nodes(|_| node::Straight).harness(),
+        control(
+            "a wrapped driver",
+            &[],
+            Wrong::new().links(|| driver::Straight),
         ),
-        (
-            "driver wrapper",
-            Wrong::new().links(|| driver::Straight).harness(),
+        control(
+            "a wrapped node",
+            &[],
+            Wrong::new().nodes(|_| node::Straight),
         ),
-        (
-            "both wrappers",
-            Wrong::new()
-                .links(|| driver::Straight)
-                .nodes(|_| node::Straight)
-                .harness(),
+        control(
+            "a wrapped node with pumps",
+            // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
+            // a task, and may be late.
+            &["B1", "B2", "B4"],
+            Wrong::new().pumps(|| pump::Straight),
         ),
     ]
 }
@@ -149,9 +180,9 @@ impl fmt::Debug for Mutant {
     }
 }
 
-/// Writes a mutant: `mutant!("D1", "name", "reason", "about", || Wrong::new()...)`.
+/// Writes a mutant: `mutant!("name", "D1", "reason", "about", || Wrong::new()...)`.
 macro_rules! mutant {
-    ($rule:literal, $name:literal, $reason:literal, $about:literal, $make:expr $(,)?) => {
+    ($name:literal, $rule:literal, $reason:literal, $about:literal, $make:expr $(,)?) => {
         $crate::mutants::Mutant {
             name: $name,
             rule: $rule,

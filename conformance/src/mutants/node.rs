@@ -83,16 +83,11 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
     }
 }
 
-/// Nothing is wrong; but with a pump, so that the pump is part of what is shown to be right.
+/// Nothing is wrong.
 #[derive(Debug)]
 pub(super) struct Straight;
 
-#[async_trait]
-impl NodeTwist for Straight {
-    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
-        Some(Parts::pump(pump::Straight))
-    }
-}
+impl NodeTwist for Straight {}
 
 /// A node whose subscriptions have other parts.
 pub(super) struct WithParts<F>(pub(super) F);

@@ -1,25 +1,19 @@
 //! Wrong at R: reconnection.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backplane_core::driver::{
-    BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError,
-};
-use backplane_core::{
-    Channel, ConnectError, ConnectErrorKind, Delivery, StateWatch, Subscribe, SubscribeError,
-    SubscribeErrorKind, Subscribed, Subscription, SubscriptionHandle,
-};
+use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
+use backplane_core::{ConnectError, ConnectErrorKind, Delivery, StateWatch};
 use backplane_memory::{MemoryDriver, MemoryLink};
-use tokio::time::sleep;
 
-use super::driver::{Line, LinkTwist, is_probe};
+use super::driver::LinkTwist;
 use super::harness::{Made, Make, Wrong};
 use super::loss::generation;
-use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, Out, Parts, Pump, Side};
+use super::node::{Tap, Tasks, lock};
+use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
 use crate::harness::{NodeSpec, Start};
 
@@ -36,63 +30,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R1",
         "of the broker's return",
         "the pause between two tries is long from the start",
-        || Wrong::new().spec(|spec| backoff(spec, Duration::from_secs(10), Duration::from_secs(10))),
+        || Wrong::new().spec(|spec| backoff(
+            spec,
+            Duration::from_secs(10),
+            Duration::from_secs(10)
+        )),
     ),
     mutant!(
         "backoff-has-no-cap",
         "R1",
         "of the broker's return",
         "the pause between two tries doubles for ever",
-        || Wrong::new().spec(|spec| backoff(spec, Duration::from_millis(50), Duration::from_secs(3600))),
-    ),
-    mutant!(
-        "connected-before-subscribed",
-        "R2",
-        r#"message "end" did not arrive"#,
-        "`Connected` is announced while the subscriptions are on their way",
-        || Wrong::new().links(|| ResubscribesLate(Tasks::default())),
-    ),
-    mutant!(
-        "registers-again-with-every-reconnect",
-        "R2",
-        "instead of one message",
-        "each reconnect adds a handler: k-fold delivery (node-busmq #48, node-redis-sentinel #31)",
-        || Wrong::new().parts(|tap| Parts::pump(Repeats::new(tap))),
-    ),
-    mutant!(
-        "subscribe-waits-for-the-broker",
-        "R3",
-        "subscribe in the outage did not fail within",
-        "subscribing in an outage waits for its end",
-        || Wrong::new().nodes(|_| Subscribing::Waits),
-    ),
-    mutant!(
-        "handle-waits-for-the-broker",
-        "R3",
-        "adding a channel in the outage did not fail within",
-        "adding a channel in an outage waits for its end",
-        || Wrong::new().parts(|tap| Parts::control(AddsAfter(tap.watch.clone()))),
-    ),
-    mutant!(
-        "subscribe-in-an-outage-times-out",
-        "R3",
-        "expected Unavailable, got Err(Timeout)",
-        "one error for everything",
-        || Wrong::new().nodes(|_| Subscribing::TimesOut),
-    ),
-    mutant!(
-        "forgets-unsubscribe-in-an-outage",
-        "R4",
-        r#""left" came back with the reconnection"#,
-        "what is unsubscribed in an outage is subscribed again after it (StackExchange.Redis #273)",
-        || Wrong::new().controls(|| ForgetsUnsubscribe),
-    ),
-    mutant!(
-        "forgets-drop-in-an-outage",
-        "R4",
-        r#""dropped" came back with the reconnection"#,
-        "a subscription that is dropped in an outage lives again after it",
-        || Wrong::new().nodes(|_| ForgetsDropNode::default()),
+        || Wrong::new().spec(|spec| backoff(
+            spec,
+            Duration::from_millis(50),
+            Duration::from_secs(3600)
+        )),
     ),
     mutant!(
         "leaks-a-connection-per-reconnect",
@@ -134,7 +87,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R6",
         "the error contains the password",
         "the eager constructor's error has the whole URL",
-        || Wrong::new().secret("hunter2").links(|| Tells("redis://app:hunter2@127.0.0.1:6379")),
+        || Wrong::new()
+            .secret("hunter2")
+            .links(|| Tells("redis://app:hunter2@127.0.0.1:6379")),
     ),
     mutant!(
         "lazy-constructor-is-eager",
@@ -149,20 +104,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the node does not reconnect",
         "a lazy node whose first try fails stays away",
         || Wrong::new().links(|| GivesUp::when(|failed, number| failed && number == 1)),
-    ),
-    mutant!(
-        "does-not-resubscribe",
-        "R7",
-        "on the broker, and it is 0",
-        "a reconnect leaves the subscriptions behind (redix #133, channels_redis #20, tornado-redis #74)",
-        || Wrong::new().links(|| Resubscribes::none()),
-    ),
-    mutant!(
-        "resubscribes-all-but-one",
-        "R7",
-        "on the broker, and it is 0",
-        "a reconnect forgets one class of channels (centrifuge, shared poll channels)",
-        || Wrong::new().links(|| Resubscribes::all_but_one()),
     ),
     mutant!(
         "a-killed-connection-is-not-replaced",
@@ -189,7 +130,11 @@ struct GivesUp {
 
 impl GivesUp {
     fn when(when: fn(bool, u64) -> bool) -> Self {
-        Self { when, gave_up: AtomicBool::new(false), failed: AtomicBool::new(false) }
+        Self {
+            when,
+            gave_up: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
     }
 }
 
@@ -216,33 +161,18 @@ impl LinkTwist for GivesUp {
     }
 }
 
-/// Subscribes late on every connection but the first.
-struct ResubscribesLate(Tasks);
-
-#[async_trait]
-impl LinkTwist for ResubscribesLate {
-    async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        if line.number == 1 || channels.iter().any(is_probe) {
-            return line.link.subscribe(channels).await;
-        }
-        let (link, channels) = (Arc::clone(&line.link), channels.to_vec());
-        self.0.spawn(async move {
-            sleep(Duration::from_millis(300)).await;
-            let _ = link.subscribe(&channels).await;
-        });
-        Ok(())
-    }
-}
-
 /// Delivers every message as often as the node was attached.
-struct Repeats {
+pub(super) struct Repeats {
     watch: StateWatch,
     times: u64,
 }
 
 impl Repeats {
-    fn new(tap: &Tap) -> Self {
-        Self { watch: tap.watch.clone(), times: 1 }
+    pub(super) fn new(tap: &Tap) -> Self {
+        Self {
+            watch: tap.watch.clone(),
+            times: 1,
+        }
     }
 }
 
@@ -255,83 +185,6 @@ impl Pump for Repeats {
                 (0..self.times).for_each(|_| out.message(message.clone()));
             }
             Delivery::Gap(gap) => out.gap(gap),
-        }
-    }
-}
-
-enum Subscribing {
-    TimesOut,
-    Waits,
-}
-
-#[async_trait]
-impl NodeTwist for Subscribing {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        if matches!(self, Self::Waits) {
-            node.watch().connected().await;
-        }
-        node.subscribe(request).await.map_err(|error| match (self, error.kind()) {
-            (Self::TimesOut, SubscribeErrorKind::Unavailable) => {
-                SubscribeError::new(SubscribeErrorKind::Timeout, None)
-            }
-            _ => error,
-        })
-    }
-}
-
-struct AddsAfter(StateWatch);
-
-#[async_trait]
-impl Control for AddsAfter {
-    async fn subscribe(
-        &self,
-        below: &SubscriptionHandle,
-        channels: Vec<Channel>,
-        _deferred: bool,
-    ) -> Result<Subscribed, SubscribeError> {
-        self.0.clone().connected().await;
-        below.subscribe(channels).await.map(|()| Subscribed::InForce)
-    }
-}
-
-struct ForgetsUnsubscribe;
-
-#[async_trait]
-impl Control for ForgetsUnsubscribe {
-    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
-        if side.watch.current().is_connected() {
-            side.below.unsubscribe(channels.to_vec());
-        }
-        side.out.purge(channels);
-    }
-}
-
-struct ForgetsDrop {
-    watch: StateWatch,
-    /// What was dropped in an outage.
-    kept: Arc<Mutex<Vec<Subscription>>>,
-}
-
-#[async_trait]
-impl NodeTwist for ForgetsDropNode {
-    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let kept = Arc::clone(&self.0);
-        Some(Parts::control(ForgetsDrop { watch: tap.watch.clone(), kept }))
-    }
-}
-
-#[derive(Default)]
-struct ForgetsDropNode(Arc<Mutex<Vec<Subscription>>>);
-
-#[async_trait]
-impl Control for ForgetsDrop {
-    fn close(&self, below: Subscription) {
-        if !self.watch.current().is_connected() {
-            lock(&self.kept).push(below);
         }
     }
 }
@@ -380,7 +233,10 @@ enum Constructor {
 #[async_trait]
 impl Make for Constructor {
     async fn make(&self, harness: &Wrong, spec: &NodeSpec) -> Made {
-        let with = |start| NodeSpec { start, ..spec.clone() };
+        let with = |start| NodeSpec {
+            start,
+            ..spec.clone()
+        };
         match self {
             Self::EagerIsLazy => match harness.plain(spec).await {
                 Err(error) if error.kind() == ConnectErrorKind::Unreachable => {
@@ -404,40 +260,5 @@ pub(super) struct Tells(pub(super) &'static str);
 impl LinkTwist for Tells {
     fn endpoint(&self, _driver: &MemoryDriver) -> String {
         self.0.to_owned()
-    }
-}
-
-/// Leaves out channels while a link after the first is being attached, which ends with a probe.
-struct Resubscribes {
-    keep: fn(usize) -> usize,
-    attached: Mutex<u64>,
-}
-
-impl Resubscribes {
-    fn none() -> Self {
-        Self { keep: |_| 0, attached: Mutex::new(1) }
-    }
-
-    fn all_but_one() -> Self {
-        Self { keep: |len| len.saturating_sub(1), attached: Mutex::new(1) }
-    }
-}
-
-#[async_trait]
-impl LinkTwist for Resubscribes {
-    async fn publish(
-        &self,
-        line: &Line,
-        channel: &BrokerChannel,
-        frame: &Frame,
-    ) -> Result<(), LinkPublishError> {
-        *lock(&self.attached) = line.number;
-        line.link.publish(channel, frame).await
-    }
-
-    async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        let attaching = *lock(&self.attached) < line.number && !channels.iter().any(is_probe);
-        let keep = if attaching { (self.keep)(channels.len()) } else { channels.len() };
-        line.link.subscribe(&channels[..keep]).await
     }
 }

@@ -6,15 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
 use backplane_core::{
-    Channel, StateWatch, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription,
-    SubscriptionHandle,
+    Channel, Subscribe, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::driver::{Line, LinkTwist, is_probe};
-use super::envelope::with_channels;
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Control, Parts, Side};
@@ -85,67 +82,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().controls(StaleCache::default),
     ),
     mutant!(
-        "adding-channels-drops-the-others",
+        "lists-channels-that-were-left",
         "S6",
-        "did not arrive",
-        "the set of channels is replaced and not extended",
-        || Wrong::new().controls(|| Replaces),
-    ),
-    mutant!(
-        "cancelled-subscribe-stays",
-        "S7",
-        "after cancelled subscribes",
-        "subscribing goes on in a task when its caller has given up (channels_redis #151)",
-        || Wrong::new().nodes(|_| GoesOn::default()),
-    ),
-    mutant!(
-        "failed-subscribe-stays",
-        "S7",
-        "after failed subscribes",
-        "a subscribe that failed in an outage comes into force after it",
-        || Wrong::new().nodes(|_| ComesLater::default()),
-    ),
-    mutant!(
-        "deferred-subscribe-is-refused",
-        "S8",
-        "deferred subscribe failed",
-        "the request to defer is ignored",
-        || Wrong::new().nodes(|_| Defers(|request| {
-            let asked = Subscribe::to(request.channels().to_vec());
-            if request.is_without_own() {
-                asked.without_own()
-            } else {
-                asked
-            }
-        })),
-    ),
-    mutant!(
-        "always-defers",
-        "S8",
-        "without deferring, expected Unavailable",
-        "every subscribe in an outage is deferred, asked for or not",
-        || Wrong::new().nodes(|_| Defers(Subscribe::deferred)),
-    ),
-    mutant!(
-        "deferred-subscribe-never-takes-effect",
-        "S8",
-        "the deferred subscription gets nothing",
-        "what is deferred in an outage is not subscribed after it",
-        || Wrong::new().nodes(|_| ForgetsDeferred),
-    ),
-    mutant!(
-        "deferred-subscribe-does-not-say-so",
-        "S8",
-        "a deferred subscription does not say so",
-        "who has deferred cannot see it",
-        || Wrong::new().controls(|| HidesDeferred),
-    ),
-    mutant!(
-        "deferred-channel-claims-to-be-in-force",
-        "S8",
-        "a deferred channel claims to be in force",
-        "adding a channel in an outage says that it is in force",
-        || Wrong::new().controls(|| ClaimsInForce),
+        "holds 31 channels instead of 21",
+        "the list of channels only grows",
+        || Wrong::new().parts(|tap| Parts::control(Lists(tap.request.channels().to_vec().into()))),
     ),
 ];
 
@@ -247,10 +188,11 @@ struct EndsAllControl(Handles);
 
 #[async_trait]
 impl Control for EndsAllControl {
-    fn unsubscribe(&self, _side: Side<'_>, channels: &[Channel]) {
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
         for handle in lock(&self.0).iter() {
             handle.unsubscribe(channels.to_vec());
         }
+        side.out.purge(channels);
     }
 }
 
@@ -331,141 +273,25 @@ impl Control for StaleCache {
     }
 }
 
-struct Replaces;
+/// Every channel that was ever subscribed.
+struct Lists(Mutex<Vec<Channel>>);
 
 #[async_trait]
-impl Control for Replaces {
+impl Control for Lists {
     async fn subscribe(
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
         _deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        below.subscribe(channels.clone()).await?;
-        below.unsubscribe(
-            below
-                .channels()
-                .into_iter()
-                .filter(|held| !channels.contains(held)),
-        );
-        Ok(Subscribed::InForce)
-    }
-}
-
-/// Subscribes in tasks, and keeps what nobody takes.
-#[derive(Default)]
-struct GoesOn {
-    tasks: Tasks,
-    kept: Arc<Mutex<Vec<Subscription>>>,
-}
-
-#[async_trait]
-impl NodeTwist for GoesOn {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        let (done, result) = oneshot::channel();
-        let (node, kept) = (Arc::clone(node), Arc::clone(&self.kept));
-        self.tasks.spawn(async move {
-            if let Err(Ok(subscription)) = done.send(node.subscribe(request).await) {
-                lock(&kept).push(subscription);
-            }
-        });
-        let lost = || SubscribeError::new(SubscribeErrorKind::Closed, None);
-        result.await.unwrap_or_else(|_| Err(lost()))
-    }
-}
-
-/// Defers what has failed.
-#[derive(Default)]
-struct ComesLater(Mutex<Vec<Subscription>>);
-
-#[async_trait]
-impl NodeTwist for ComesLater {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        let result = node.subscribe(request.clone()).await;
-        if result.is_err() {
-            let later = node.subscribe(request.deferred()).await;
-            lock(&self.0).extend(later);
-        }
-        result
-    }
-}
-
-/// Has its own mind about deferring.
-struct Defers(fn(Subscribe) -> Subscribe);
-
-#[async_trait]
-impl NodeTwist for Defers {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        node.subscribe((self.0)(request)).await
-    }
-}
-
-struct ForgetsDeferred;
-
-#[async_trait]
-impl NodeTwist for ForgetsDeferred {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        if request.is_deferred() && !node.state().is_connected() {
-            return node.subscribe(with_channels(&request, [])).await;
-        }
-        node.subscribe(request).await
+        lock(&self.0).extend(channels.iter().cloned());
+        below
+            .subscribe(channels)
+            .await
+            .map(|()| Subscribed::InForce)
     }
 
-    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let forgotten = tap.request.is_deferred() && !tap.watch.current().is_connected();
-        forgotten.then(|| Parts::control(SaysDeferred(tap.watch.clone())))
-    }
-}
-
-struct SaysDeferred(StateWatch);
-
-#[async_trait]
-impl Control for SaysDeferred {
-    fn is_deferred(&self, _below: Option<&Subscription>) -> bool {
-        !self.0.current().is_connected()
-    }
-}
-
-struct HidesDeferred;
-
-#[async_trait]
-impl Control for HidesDeferred {
-    fn is_deferred(&self, _below: Option<&Subscription>) -> bool {
-        false
-    }
-}
-
-struct ClaimsInForce;
-
-#[async_trait]
-impl Control for ClaimsInForce {
-    async fn subscribe(
-        &self,
-        below: &SubscriptionHandle,
-        channels: Vec<Channel>,
-        deferred: bool,
-    ) -> Result<Subscribed, SubscribeError> {
-        if deferred {
-            below.subscribe_deferred(channels).await?;
-        } else {
-            below.subscribe(channels).await?;
-        }
-        Ok(Subscribed::InForce)
+    fn channels(&self, _below: &SubscriptionHandle) -> Vec<Channel> {
+        lock(&self.0).clone()
     }
 }

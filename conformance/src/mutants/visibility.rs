@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, ConnectionState, Events, HealthError, HealthErrorKind, PublishError,
-    PublishErrorKind, StateCell, Stats,
+    Channel, ConnectionState, Events, HealthError, HealthErrorKind, PublishError, PublishErrorKind,
+    StateCell, Stats,
 };
 use bytes::Bytes;
 
@@ -56,7 +56,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "V1",
         "an outage made these events: []",
         "a documented callback is never called (channels_redis #406)",
-        || Wrong::new().nodes(|_| Silent(StateCell::new(ConnectionState::Connecting { attempt: 1 }))),
+        || Wrong::new()
+            .nodes(|_| Silent(StateCell::new(ConnectionState::Connecting { attempt: 1 }))),
     ),
     mutant!(
         "every-attachment-is-the-first",
@@ -105,7 +106,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "V3",
         "the password appears",
         "errors show the whole URL",
-        || Wrong::new().secret("hunter2").links(|| Tells("redis://app:hunter2@127.0.0.1:6379")),
+        || Wrong::new()
+            .secret("hunter2")
+            .links(|| Tells("redis://app:hunter2@127.0.0.1:6379")),
     ),
     mutant!(
         "payload-in-errors",
@@ -212,16 +215,18 @@ impl NodeTwist for ShowsPayload {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        node.publish(channel, payload.clone()).await.map_err(|error| {
-            let told = format!("cannot publish {}", String::from_utf8_lossy(&payload));
-            match error.kind() {
-                PublishErrorKind::NotSent(why) => {
-                    PublishError::not_sent(channel, why, Some(told.into()))
+        node.publish(channel, payload.clone())
+            .await
+            .map_err(|error| {
+                let told = format!("cannot publish {}", String::from_utf8_lossy(&payload));
+                match error.kind() {
+                    PublishErrorKind::NotSent(why) => {
+                        PublishError::not_sent(channel, why, Some(told.into()))
+                    }
+                    PublishErrorKind::Unknown(why) => {
+                        PublishError::unknown(channel, why, Some(told.into()))
+                    }
                 }
-                PublishErrorKind::Unknown(why) => {
-                    PublishError::unknown(channel, why, Some(told.into()))
-                }
-            }
-        })
+            })
     }
 }

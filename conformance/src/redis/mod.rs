@@ -80,7 +80,8 @@ impl RedisHarness {
     /// As [`ExternalRedis::connect`]. Never repeats the URL.
     pub async fn url(url: &str) -> Result<Self, FixtureError> {
         let url = url.to_owned();
-        Self::on("url", async move { ExternalRedis::connect(&url).await }).await
+        let connect = Box::pin(async move { ExternalRedis::connect(&url).await });
+        Self::on("url", connect).await
     }
 
     async fn on<S: Server + 'static>(
@@ -88,12 +89,14 @@ impl RedisHarness {
         start: impl Future<Output = Result<S, FixtureError>> + Send + 'static,
     ) -> Result<Self, FixtureError> {
         let backstage = Backstage::start()?;
+        // On the heap, because a client that connects is large.
+        let begin = Box::pin(async {
+            let server = start.await?;
+            let observer = RedisObserver::connect(&server.url()).await?;
+            Ok::<_, FixtureError>((server, observer))
+        });
         let (server, observer) = backstage
-            .run(async {
-                let server = start.await?;
-                let observer = RedisObserver::connect(&server.url()).await?;
-                Ok::<_, FixtureError>((server, observer))
-            })
+            .run(begin)
             .await
             .map_err(FixtureError::io("the thread of the harness"))??;
         let bad = |reason: &str| FixtureError::BadUrl {
