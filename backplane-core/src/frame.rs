@@ -5,6 +5,7 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
+//! | 2 | `C1 42`, which begins neither a text in UTF-8 nor a value in MessagePack |
 //! | 1 | version, 1 |
 //! | 8 | the publisher's [`NodeId`]; stands here in every version |
 //! | 1 | flags: bit 0, the stream starts here; the others are zero and ignored |
@@ -20,7 +21,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::name::NodeId;
 
 const VERSION: u8 = 1;
-const HEADER_LEN: usize = 1 + 8 + 1 + 8;
+const MAGIC: [u8; 2] = [0xc1, 0x42];
+/// Magic, version and publisher: what every version has in common.
+const COMMON_LEN: usize = 2 + 1 + 8;
+const HEADER_LEN: usize = COMMON_LEN + 1 + 8;
 const FLAG_START: u8 = 1;
 
 /// One or more messages of one publisher to one channel, with consecutive sequence numbers.
@@ -150,6 +154,7 @@ impl Frame {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len());
+        out.put_slice(&MAGIC);
         out.put_u8(VERSION);
         out.put_u64_le(self.publisher.as_u64());
         out.put_u8(if self.start { FLAG_START } else { 0 });
@@ -167,16 +172,22 @@ impl Frame {
     /// # Errors
     /// [`FrameError`] says what is wrong; it holds for the whole frame, no part of it is usable.
     pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
-        let Some((header, body)) = bytes.split_at_checked(HEADER_LEN) else {
+        if !bytes.starts_with(&MAGIC) {
+            return Err(FrameError::Malformed("it does not begin like one"));
+        }
+        let Some((common, _)) = bytes.split_at_checked(COMMON_LEN) else {
             return Err(FrameError::Malformed("shorter than its header"));
         };
-        let publisher = NodeId::from_u64(read_u64(&header[1..]));
-        match header[0] {
+        let publisher = NodeId::from_u64(read_u64(&common[3..]));
+        match common[2] {
             VERSION => {}
             0 => return Err(FrameError::Malformed("version 0")),
             version => return Err(FrameError::Incompatible { version, publisher }),
         }
-        let sequence = read_u64(&header[10..]);
+        let Some((header, body)) = bytes.split_at_checked(HEADER_LEN) else {
+            return Err(FrameError::Malformed("shorter than its header"));
+        };
+        let (flags, sequence) = (header[COMMON_LEN], read_u64(&header[COMMON_LEN + 1..]));
         let mut count = 0_usize;
         let mut at = 0;
         while let Some((_, end)) = message_at(body, at)? {
@@ -196,7 +207,7 @@ impl Frame {
         Ok(Self {
             publisher,
             sequence,
-            start: header[9] & FLAG_START != 0,
+            start: flags & FLAG_START != 0,
             payloads,
         })
     }
@@ -277,7 +288,7 @@ mod tests {
     fn the_header_is_as_documented() {
         let frame = Frame::one(NodeId::from_u64(0x0102), 3, true, Bytes::from_static(b"hi"));
         let expected = [
-            1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 2, b'h', b'i',
+            0xc1, 0x42, 1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 2, b'h', b'i',
         ];
         assert_eq!(&frame.encode()[..], expected);
     }
@@ -287,7 +298,7 @@ mod tests {
         let mut bytes = Frame::one(NodeId::from_u64(9), 0, true, Bytes::new())
             .encode()
             .to_vec();
-        bytes[0] = 2;
+        bytes[2] = 2;
         assert_eq!(
             Frame::decode(&bytes.into()).unwrap_err(),
             FrameError::Incompatible {
@@ -295,6 +306,17 @@ mod tests {
                 publisher: NodeId::from_u64(9)
             }
         );
+    }
+
+    #[test]
+    fn text_and_messagepack_are_malformed_not_newer() {
+        for foreign in [
+            "{\"type\":\"a message of a stranger\"}",
+            "\u{7f}abcdefghijklmnopqrstuvwxyz",
+        ] {
+            let error = Frame::decode(&Bytes::from_static(foreign.as_bytes())).unwrap_err();
+            assert!(matches!(error, FrameError::Malformed(_)), "{error}");
+        }
     }
 
     #[test]
@@ -336,8 +358,9 @@ mod tests {
 
         #[test]
         fn random_bytes_never_panic_and_never_lie(mut bytes in prop::collection::vec(any::<u8>(), 0..200), v1: bool) {
-            if v1 && !bytes.is_empty() {
-                bytes[0] = VERSION;
+            if v1 && bytes.len() > 2 {
+                bytes[..2].copy_from_slice(&MAGIC);
+                bytes[2] = VERSION;
             }
             let len = bytes.len();
             if let Ok(frame) = Frame::decode(&bytes.into()) {

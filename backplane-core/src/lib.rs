@@ -65,7 +65,7 @@ pub use error::{
 pub use message::{Delivery, Gap, Message, Missed, OutageAccount};
 pub use name::{Channel, InvalidName, NameKind, NodeId, Prefix};
 pub use options::NodeOptions;
-pub use queue::{Pushed, QueueReader, QueueWriter, queue};
+pub use queue::{Pushed, QueueReader, QueueWriter, TryRecvError, queue};
 pub use state::{
     ConnectionState, Disconnect, DisconnectKind, Event, Events, StateCell, StateWatch,
 };

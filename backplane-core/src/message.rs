@@ -160,10 +160,10 @@ impl Gap {
     /// ```
     #[must_use]
     pub fn missed(&self) -> Missed {
-        let known = self.overflowed + self.dropped;
+        let known = self.overflowed.saturating_add(self.dropped);
         match &self.account {
             None => Missed::Exactly(known),
-            Some(account) => Missed::AtLeast(known + account.total()),
+            Some(account) => Missed::AtLeast(known.saturating_add(account.total())),
         }
     }
 
@@ -177,8 +177,8 @@ impl Gap {
     /// Adds what another gap says to this one.
     pub fn merge(&mut self, other: Self) {
         self.outages = self.outages.saturating_add(other.outages);
-        self.overflowed += other.overflowed;
-        self.dropped += other.dropped;
+        self.overflowed = self.overflowed.saturating_add(other.overflowed);
+        self.dropped = self.dropped.saturating_add(other.dropped);
         // The later account goes on counting; what the earlier one knew is carried over.
         if let Some(account) = other.account {
             if let Some(earlier) = self.account.take() {

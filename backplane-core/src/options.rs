@@ -30,6 +30,7 @@ pub struct NodeOptions {
     pub(crate) queue_capacity: usize,
     pub(crate) max_payload: Option<usize>,
     pub(crate) max_pending: usize,
+    pub(crate) max_pending_bytes: usize,
     pub(crate) max_batch_messages: usize,
     pub(crate) max_batch_bytes: usize,
     pub(crate) subscribe_batch: usize,
@@ -51,6 +52,7 @@ impl NodeOptions {
             queue_capacity: 4096,
             max_payload: None,
             max_pending: 65_536,
+            max_pending_bytes: 64 << 20,
             max_batch_messages: 512,
             max_batch_bytes: 256 * 1024,
             subscribe_batch: 1024,
@@ -72,7 +74,9 @@ impl NodeOptions {
     }
 
     /// How long the broker may take to accept a message. After it the outcome is
-    /// [`Unknown`](crate::Unknown), and the broker counts as gone. Default 2 s.
+    /// [`Unknown`](crate::Unknown), and the broker counts as gone. A message that has waited so long for
+    /// its turn behind others fails with [`NotSent::Overloaded`](crate::NotSent::Overloaded), so a publish
+    /// ends within twice this time (rules L1 and B5). Default 2 s.
     #[must_use]
     pub const fn publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
@@ -140,6 +144,14 @@ impl NodeOptions {
         self
     }
 
+    /// How many payload bytes may wait for their turn, over all channels; a publish beyond that fails with
+    /// [`NotSent::Overloaded`](crate::NotSent::Overloaded), unless it is the only one. Default 64 MiB.
+    #[must_use]
+    pub const fn max_pending_bytes(mut self, bytes: usize) -> Self {
+        self.max_pending_bytes = bytes;
+        self
+    }
+
     /// How many messages to one channel may leave in one frame. At least 1. Default 512.
     #[must_use]
     pub const fn max_batch_messages(mut self, messages: usize) -> Self {
@@ -148,7 +160,7 @@ impl NodeOptions {
     }
 
     /// How many payload bytes may leave in one frame of several messages; a larger message leaves alone.
-    /// Default 256 KiB.
+    /// At most what the largest payload may have. Default 256 KiB.
     #[must_use]
     pub const fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.max_batch_bytes = bytes;

@@ -46,6 +46,16 @@ impl QueueWriter {
     /// Queues messages in order. What does not fit is counted into a gap at this place (rule B2).
     /// After [`QueueWriter::close`] it does nothing.
     pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Pushed {
+        let mut wake = Wake::default();
+        self.push_then(messages, &mut wake)
+    }
+
+    /// Likewise, and leaves it to the caller to wake the reader.
+    pub(crate) fn push_then(
+        &self,
+        messages: impl IntoIterator<Item = Message>,
+        wake: &mut Wake,
+    ) -> Pushed {
         let mut pushed = Pushed::default();
         let mut state = self.0.lock();
         if state.closed {
@@ -63,18 +73,24 @@ impl QueueWriter {
         if pushed.overflowed > 0 {
             pushed.new_gap = state.push_gap(Gap::overflow(pushed.overflowed), self.0.capacity);
         }
-        state.wake();
+        wake.add(state.reader.take());
         pushed
     }
 
     /// Queues a gap. Returns whether it is a new one, and not merged into the last.
     pub fn push_gap(&self, gap: Gap) -> bool {
+        let mut wake = Wake::default();
+        self.push_gap_then(gap, &mut wake)
+    }
+
+    /// Likewise, and leaves it to the caller to wake the reader.
+    pub(crate) fn push_gap_then(&self, gap: Gap, wake: &mut Wake) -> bool {
         let mut state = self.0.lock();
         if state.closed {
             return false;
         }
         let new = state.push_gap(gap, self.0.capacity);
-        state.wake();
+        wake.add(state.reader.take());
         new
     }
 
@@ -93,9 +109,15 @@ impl QueueWriter {
 
     /// Ends the stream after what is queued (rule C1).
     pub fn close(&self) {
+        let mut wake = Wake::default();
+        self.close_then(&mut wake);
+    }
+
+    /// Likewise, and leaves it to the caller to wake the reader.
+    pub(crate) fn close_then(&self, wake: &mut Wake) {
         let mut state = self.0.lock();
         state.closed = true;
-        state.wake();
+        wake.add(state.reader.take());
     }
 }
 
@@ -117,8 +139,16 @@ impl QueueReader {
     }
 
     /// The next delivery, if there is one already.
-    pub fn try_recv(&mut self) -> Option<Delivery> {
-        self.0.lock().pop()
+    ///
+    /// # Errors
+    /// [`TryRecvError`] says whether one can still come.
+    pub fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
+        let mut state = self.0.lock();
+        match state.pop() {
+            Some(item) => Ok(item),
+            None if state.closed => Err(TryRecvError::Closed),
+            None => Err(TryRecvError::Empty),
+        }
     }
 
     /// How many deliveries wait.
@@ -131,6 +161,43 @@ impl QueueReader {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Why there is nothing to receive now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(clippy::exhaustive_enums)]
+pub enum TryRecvError {
+    /// Nothing has arrived; it may yet.
+    #[error("nothing has arrived")]
+    Empty,
+    /// Nothing will arrive any more.
+    #[error("nothing will arrive any more")]
+    Closed,
+}
+
+/// Readers to be woken, when no lock is held any longer: a waker may run code of anybody's.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wake {
+    fn add(&mut self, reader: Option<Waker>) {
+        match reader {
+            Some(reader) if self.first.is_none() => self.first = Some(reader),
+            Some(reader) => self.others.push(reader),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        for reader in self.first.take().into_iter().chain(self.others.drain(..)) {
+            reader.wake();
+        }
     }
 }
 
@@ -196,12 +263,6 @@ impl State {
         }
         Some(item)
     }
-
-    fn wake(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -221,7 +282,7 @@ mod tests {
     }
 
     fn drain(reader: &mut QueueReader) -> Vec<String> {
-        std::iter::from_fn(|| reader.try_recv())
+        std::iter::from_fn(|| reader.try_recv().ok())
             .map(|item| match item {
                 Delivery::Message(m) => format!("{}", m.payload()[0]),
                 Delivery::Gap(gap) => format!("gap {:?} {}", gap.missed(), gap.outages()),
@@ -234,7 +295,7 @@ mod tests {
         let (writer, mut reader) = queue(2);
         writer.push((0..5).map(|n| message("c", n)));
         writer.push([message("c", 5)]);
-        assert!(matches!(reader.try_recv(), Some(Delivery::Message(_))));
+        assert!(matches!(reader.try_recv(), Ok(Delivery::Message(_))));
         writer.push([message("c", 6), message("c", 7)]);
         assert_eq!(
             drain(&mut reader),
@@ -260,7 +321,7 @@ mod tests {
         assert!(reader.len() <= 6, "{} items", reader.len());
         let mut outages = 0;
         let mut missing = 0;
-        while let Some(item) = reader.try_recv() {
+        while let Ok(item) = reader.try_recv() {
             if let Delivery::Gap(gap) = item {
                 outages += gap.outages();
                 missing += gap.overflowed();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, watch};
 
+use crate::queue::TryRecvError;
+
 /// Whether a node is attached to its broker.
 ///
 /// A node goes `Connecting` -> `Connected` -> `Disconnected` -> `Connecting` -> ... for ever, and `Closed`
@@ -137,14 +139,18 @@ impl Events {
     }
 
     /// The next event if there is one already.
-    pub fn try_recv(&mut self) -> Option<Event> {
+    ///
+    /// # Errors
+    /// [`TryRecvError`] says whether one can still come.
+    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
         if self.ended {
-            return None;
+            return Err(TryRecvError::Closed);
         }
         match self.receiver.try_recv() {
-            Ok(event) => self.seen(Some(event)),
-            Err(broadcast::error::TryRecvError::Lagged(n)) => Some(Event::Skipped(n)),
-            Err(_) => None,
+            Ok(event) => self.seen(Some(event)).ok_or(TryRecvError::Closed),
+            Err(broadcast::error::TryRecvError::Lagged(n)) => Ok(Event::Skipped(n)),
+            Err(broadcast::error::TryRecvError::Empty) => Err(TryRecvError::Empty),
+            Err(broadcast::error::TryRecvError::Closed) => Err(TryRecvError::Closed),
         }
     }
 

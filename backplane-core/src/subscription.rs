@@ -12,7 +12,7 @@ use futures_core::Stream;
 use crate::error::SubscribeError;
 use crate::message::Delivery;
 use crate::name::Channel;
-use crate::queue::QueueReader;
+use crate::queue::{QueueReader, TryRecvError};
 
 /// What to subscribe to, and how.
 ///
@@ -120,7 +120,10 @@ impl Subscription {
     }
 
     /// The next delivery if there is one already.
-    pub fn try_recv(&mut self) -> Option<Delivery> {
+    ///
+    /// # Errors
+    /// [`TryRecvError`] says whether one can still come.
+    pub fn try_recv(&mut self) -> Result<Delivery, TryRecvError> {
         self.queue.try_recv()
     }
 
@@ -203,7 +206,8 @@ impl SubscriptionHandle {
     }
 
     /// Like [`subscribe`](Self::subscribe), but during an outage the channels are accepted and take effect
-    /// with the reconnection (rule S8). Says which of the two happened.
+    /// with the reconnection (rule S8). Says which of the two happened. A channel that the broker refuses then
+    /// stays deferred.
     ///
     /// # Errors
     /// As [`subscribe`](Self::subscribe), without `Unavailable`.

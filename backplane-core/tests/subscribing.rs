@@ -90,6 +90,69 @@ async fn two_calls_for_one_channel_are_independent() {
 }
 
 #[tokio::test]
+async fn a_call_that_succeeded_is_not_undone_by_the_end_of_another() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
+    let handle = subscription.handle();
+    let news = channel("news");
+    let mut first = Box::pin(handle.subscribe([news.clone()]));
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    // It is in force, and the call that asked for it has not been polled again.
+    until("the broker knows it", || fake.0.subscribed() == 1).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    handle.subscribe([news.clone()]).await.unwrap();
+    drop(first);
+    assert_eq!(subscription.channels(), [news.clone()]);
+    node.publish(&news, "hello".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deferred_channel_that_is_refused_keeps_nobody_away() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut held = node
+        .subscribe(Subscribe::to([channel("held")]))
+        .await
+        .unwrap();
+    fake.0.refuse("t:forbidden");
+    fake.0.break_link();
+    let mut watch = node.watch();
+    watch.wait_for(|state| !state.is_connected()).await.unwrap();
+    let accepted = held
+        .handle()
+        .subscribe_deferred([channel("forbidden")])
+        .await
+        .unwrap();
+    assert_eq!(accepted, Subscribed::Deferred);
+    let again = held
+        .handle()
+        .subscribe_deferred([channel("held")])
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        Subscribed::Deferred,
+        "nothing is in force in an outage"
+    );
+    assert_eq!(watch.connected().await, Some(2));
+    assert!(held.is_deferred());
+    node.publish(&channel("held"), "on".into()).await.unwrap();
+    assert!(next(&mut held).await.starts_with("gap"));
+    assert_eq!(next(&mut held).await, "on");
+    // Once it is allowed, asking again brings it into force.
+    fake.0.allow_all();
+    held.handle()
+        .subscribe([channel("forbidden")])
+        .await
+        .unwrap();
+    assert!(!held.is_deferred());
+}
+
+#[tokio::test]
 async fn a_second_local_subscription_costs_a_round_trip_and_no_subscribe() {
     let fake = Fake::new();
     let node = Node::connect(fake.clone(), options()).await.unwrap();

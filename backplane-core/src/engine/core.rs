@@ -20,6 +20,7 @@ use crate::stats::Counters;
 pub(crate) struct Core<L> {
     pub(crate) options: NodeOptions,
     pub(crate) router: Arc<Router>,
+    pub(crate) limits: Limits,
     pub(crate) lanes: Lanes,
     pub(crate) counters: Arc<Counters>,
     pub(crate) state: Arc<StateCell>,
@@ -28,7 +29,7 @@ pub(crate) struct Core<L> {
     pub(crate) runtime: runtime::Handle,
     /// Asks the supervisor to end.
     pub(crate) closing: CancellationToken,
-    pending: AtomicUsize,
+    load: Arc<Load>,
     closed: AtomicBool,
     attached: RwLock<Option<Arc<Attached<L>>>>,
 }
@@ -40,12 +41,27 @@ pub(crate) struct Attached<L> {
     pub(crate) fate: LinkFate,
 }
 
-/// A publish that counts against the limit while it lives.
+/// The publishes that are not done yet.
+#[derive(Debug, Default)]
+struct Load {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A publish that counts against the limits while it lives.
 #[derive(Debug)]
-pub(crate) struct Pending<'a>(&'a AtomicUsize);
+pub(crate) struct Pending {
+    load: Arc<Load>,
+    bytes: usize,
+}
 
 impl<L> Core<L> {
-    pub(crate) fn new(options: NodeOptions, state: StateCell, runtime: runtime::Handle) -> Self {
+    pub(crate) fn new(
+        options: NodeOptions,
+        limits: Limits,
+        state: StateCell,
+        runtime: runtime::Handle,
+    ) -> Self {
         let counters = Arc::new(Counters::default());
         let state = Arc::new(state);
         let router = Router::new(
@@ -55,17 +71,15 @@ impl<L> Core<L> {
         );
         Self {
             router: Arc::new(router),
-            lanes: Lanes::new(Limits {
-                messages: options.max_batch_messages,
-                bytes: options.max_batch_bytes,
-            }),
+            limits,
+            lanes: Lanes::new(),
             options,
             counters,
             state,
             tasks: TaskTracker::new(),
             runtime,
             closing: CancellationToken::new(),
-            pending: AtomicUsize::new(0),
+            load: Arc::default(),
             closed: AtomicBool::new(false),
             attached: RwLock::new(None),
         }
@@ -105,15 +119,23 @@ impl<L> Core<L> {
         self.closing.cancel();
     }
 
-    /// Room for one more publish, if there is any.
-    pub(crate) fn pend(&self) -> Option<Pending<'_>> {
-        let pending = Pending(&self.pending);
-        (self.pending.fetch_add(1, Ordering::Relaxed) < self.options.max_pending).then_some(pending)
+    /// Room for one more publish of this size, if there is any. A single one of any size always has.
+    pub(crate) fn pend(&self, bytes: usize) -> Option<Pending> {
+        let messages = self.load.messages.fetch_add(1, Ordering::Relaxed);
+        let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let pending = Pending {
+            load: Arc::clone(&self.load),
+            bytes,
+        };
+        let full = messages >= self.options.max_pending
+            || before > 0 && before.saturating_add(bytes) > self.options.max_pending_bytes;
+        (!full).then_some(pending)
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.load.messages.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

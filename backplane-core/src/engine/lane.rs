@@ -1,10 +1,10 @@
 //! Publishing: one lane per channel, in which messages queue, are numbered, and leave in frames.
 //!
-//! The caller that finds its lane idle flushes by itself: no task, no timer. While its flush is in flight,
-//! others queue; when it ends, the first of them takes over and flushes all that wait in one frame. So order
-//! is kept (rules O1 and O2), numbers and broker order agree, and every caller gets the outcome of its
-//! own message. A caller that goes away takes only its own message with it: leadership that is
-//! dropped passes on, and a flush that is dropped in flight is finished by a task.
+//! The caller that finds its lane idle flushes its message by itself: no task, no timer. As soon as another
+//! caller queues behind it, or it goes away, a task takes the flush over and goes on until the queue is
+//! empty: all that queued while one frame was in flight leaves in the next. So order is kept (rules O1 and
+//! O2), numbers and broker order agree, every caller gets the outcome of its own message, and no caller
+//! depends on another one being polled.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,15 +12,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
 
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
-use crate::engine::core::Core;
+use crate::engine::core::{Core, Pending};
 use crate::error::{BoxError, NotSent, PublishErrorKind, Unknown};
 use crate::name::{Channel, Prefix};
 
@@ -40,10 +40,16 @@ pub(crate) struct Failure {
     source: Option<Arc<LinkError>>,
 }
 
+/// How much may leave in one frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
 /// The lanes of a node.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    limits: Limits,
     by_channel: RwLock<HashMap<Channel, Arc<Lane>>>,
     /// How often idle lanes were let go of.
     epoch: AtomicU64,
@@ -52,7 +58,6 @@ pub(crate) struct Lanes {
 /// The publishes of this node to one channel.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    limits: Limits,
     name: BrokerChannel,
     queue: Mutex<Queue>,
 }
@@ -63,39 +68,34 @@ struct Queue {
     next: u64,
     /// Whether a frame of this numbering may have been seen by anybody.
     started: bool,
-    /// Whether somebody leads: flushes, or has been told to.
-    led: bool,
+    /// Whether a flush is under way.
+    busy: bool,
+    /// The flush under way, while it is its caller who polls it and not a task.
+    parked: Option<Parked>,
     waiting: VecDeque<Waiting>,
 }
+
+/// A flush that a task can take over, and where its outcome goes then.
+struct Parked {
+    flush: Flush,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+type Flush = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A message whose caller waits.
 #[derive(Debug)]
 struct Waiting {
     payload: Bytes,
-    answer: oneshot::Sender<Answer>,
-}
-
-/// What a waiting caller is told.
-#[derive(Debug)]
-enum Answer {
-    Done(Outcome),
-    /// Flush this, your own message is the first.
-    Lead(Batch),
-}
-
-/// The messages of the next flush, in the hands of its leader. Dropping it passes leadership on.
-struct Batch {
-    lane: Arc<Lane>,
-    mine: Bytes,
-    others: VecDeque<Waiting>,
-    /// Whether the flush has not begun.
-    waits: bool,
+    since: Instant,
+    answer: oneshot::Sender<Outcome>,
+    /// Counts until the message is done with, whether or not its caller is still there.
+    _pending: Pending,
 }
 
 impl Lanes {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            limits,
             by_channel: RwLock::default(),
             epoch: AtomicU64::new(0),
         }
@@ -125,12 +125,12 @@ impl Lanes {
             let queue = Queue {
                 next,
                 started: false,
-                led: false,
+                busy: false,
+                parked: None,
                 waiting: VecDeque::new(),
             };
             let name = BrokerChannel::new(prefix, channel);
             Arc::new(Lane {
-                limits: self.limits,
                 name,
                 queue: Mutex::new(queue),
             })
@@ -144,85 +144,304 @@ pub(crate) async fn publish<L: Link>(
     core: &Arc<Core<L>>,
     lane: Arc<Lane>,
     payload: Bytes,
+    pending: Pending,
 ) -> Outcome {
-    let mut waiting = match lane.enter(payload) {
-        Ok(batch) => return Flight::new(core, batch).await,
-        Err(waiting) => waiting,
+    match enter(core, lane, payload, pending) {
+        Ok(flight) => flight.await,
+        Err(outcome) => outcome.await.unwrap_or_else(|_| Err(Failure::abandoned())),
+    }
+}
+
+/// Takes the lane if it is idle, or queues.
+fn enter<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: Arc<Lane>,
+    payload: Bytes,
+    pending: Pending,
+) -> Result<Flight<L>, oneshot::Receiver<Outcome>> {
+    let mut queue = lane.lock();
+    if !queue.busy {
+        queue.busy = true;
+        drop(queue);
+        return Ok(Flight::new(core, lane, payload, pending));
+    }
+    let (answer, outcome) = oneshot::channel();
+    let since = Instant::now();
+    queue.waiting.push_back(Waiting {
+        payload,
+        since,
+        answer,
+        _pending: pending,
+    });
+    let parked = queue.parked.take();
+    drop(queue);
+    if let Some(parked) = parked {
+        spawn(core, lane, Some(parked));
+    }
+    Err(outcome)
+}
+
+/// Sends one frame, and returns what became of it.
+async fn flush<L: Link>(core: &Core<L>, lane: &Lane, mut payloads: Vec<Bytes>) -> Outcome {
+    let count = payloads.len() as u64;
+    let (first, start) = {
+        let queue = lane.lock();
+        (queue.next, !queue.started)
     };
-    match (&mut waiting).await {
-        Ok(Answer::Done(outcome)) => outcome,
-        Ok(Answer::Lead(batch)) => Flight::new(core, batch).await,
-        // A flush always answers; it is dropped only with the whole runtime.
-        Err(_) => Err(Failure::not_sent(NotSent::Closed)),
+    let node = core.router.node_id();
+    let frame = match payloads.pop() {
+        Some(only) if payloads.is_empty() => Frame::one(node, first, start, only),
+        last => {
+            payloads.extend(last);
+            Frame::many(node, first, start, payloads)
+        }
+    };
+    let numbers = Numbers {
+        lane,
+        next: Some(first + count),
+    };
+    let outcome = send(core, &lane.name, &frame).await;
+    let counters = &core.counters;
+    match &outcome {
+        Ok(()) => counters.published.add(count),
+        Err(Failure {
+            kind: PublishErrorKind::NotSent(_),
+            ..
+        }) => {
+            // What was certainly not sent leaves its numbers to the next frame.
+            numbers.leave();
+            counters.not_sent.add(count);
+        }
+        Err(_) => counters.unknown.add(count),
+    }
+    outcome
+}
+
+/// The numbers of a frame under way. They are used up unless they are left to the next one: also when
+/// the flush ends by a panic, or with the runtime.
+struct Numbers<'a> {
+    lane: &'a Lane,
+    next: Option<u64>,
+}
+
+impl Numbers<'_> {
+    fn leave(mut self) {
+        self.next = None;
+    }
+}
+
+impl Drop for Numbers<'_> {
+    fn drop(&mut self) {
+        if let Some(next) = self.next {
+            let mut queue = self.lane.lock();
+            queue.next = next;
+            queue.started = true;
+        }
+    }
+}
+
+/// The flush of a caller that found its lane idle.
+struct Flight<L: Link> {
+    core: Arc<Core<L>>,
+    lane: Arc<Lane>,
+    step: Step,
+}
+
+enum Step {
+    /// The flush is in the caller's hands.
+    Mine(Flush),
+    /// It is being polled now, or was when a panic ended it.
+    Polling,
+    /// It is in the lane, or with a task; the outcome comes from there unless it is taken back.
+    Parked(oneshot::Receiver<Outcome>),
+    Done,
+}
+
+impl<L: Link> Flight<L> {
+    fn new(core: &Arc<Core<L>>, lane: Arc<Lane>, payload: Bytes, pending: Pending) -> Self {
+        let flush = {
+            let (core, lane) = (Arc::clone(core), Arc::clone(&lane));
+            Box::pin(async move {
+                let _pending = pending;
+                flush(&core, &lane, vec![payload]).await
+            })
+        };
+        Self {
+            core: Arc::clone(core),
+            lane,
+            step: Step::Mine(flush),
+        }
+    }
+}
+
+impl<L: Link> Future for Flight<L> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = &mut *self;
+        let (mut flush, mut told) = match std::mem::replace(&mut this.step, Step::Polling) {
+            Step::Mine(flush) => (flush, None),
+            Step::Parked(mut outcome) => match this.lane.lock().parked.take() {
+                Some(parked) => (parked.flush, Some((parked.outcome, outcome))),
+                None => {
+                    let polled = Pin::new(&mut outcome).poll(cx);
+                    this.step = Step::Parked(outcome);
+                    return polled.map(|told| told.unwrap_or_else(|_| Err(Failure::abandoned())));
+                }
+            },
+            Step::Polling | Step::Done => {
+                this.step = Step::Done;
+                return Poll::Pending;
+            }
+        };
+        if let Poll::Ready(outcome) = flush.as_mut().poll(cx) {
+            this.step = Step::Done;
+            go_on(&this.core, &this.lane);
+            return Poll::Ready(outcome);
+        }
+        let (outcome, mut told) = told.take().unwrap_or_else(oneshot::channel);
+        let parked = Parked { flush, outcome };
+        let mut queue = this.lane.lock();
+        if queue.waiting.is_empty() {
+            queue.parked = Some(parked);
+            drop(queue);
+        } else {
+            drop(queue);
+            spawn(&this.core, Arc::clone(&this.lane), Some(parked));
+        }
+        // Whoever takes it over tells the outcome there.
+        let polled = Pin::new(&mut told).poll(cx);
+        this.step = Step::Parked(told);
+        polled.map(|told| told.unwrap_or_else(|_| Err(Failure::abandoned())))
+    }
+}
+
+impl<L: Link> Drop for Flight<L> {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.step, Step::Done) {
+            Step::Mine(_) | Step::Polling => go_on(&self.core, &self.lane),
+            // What is on its way is finished, so that the numbers stay true.
+            Step::Parked(_) => {
+                let parked = self.lane.lock().parked.take();
+                if let Some(parked) = parked {
+                    spawn(&self.core, Arc::clone(&self.lane), Some(parked));
+                }
+            }
+            Step::Done => {}
+        }
+    }
+}
+
+/// A flush has ended: what has queued meanwhile is next.
+fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
+    let mut queue = lane.lock();
+    if queue.waiting.is_empty() {
+        queue.busy = false;
+        return;
+    }
+    drop(queue);
+    spawn(core, Arc::clone(lane), None);
+}
+
+/// Lets a task finish a flush, and send all that waits.
+fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, parked: Option<Parked>) {
+    let drive = drive(
+        Arc::clone(core),
+        Lead {
+            lane,
+            released: false,
+        },
+        parked,
+    );
+    core.tasks.spawn_on(drive, &core.runtime);
+}
+
+async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parked>) {
+    let lane = Arc::clone(&lead.lane);
+    if let Some(Parked { flush, outcome }) = parked {
+        let _ = outcome.send(flush.await);
+    }
+    loop {
+        let serves = core
+            .attached()
+            .is_some_and(|attached| !attached.fate.is_ended());
+        // Without a link all of them are told so; with one, none waits for ever.
+        let patience = serves.then_some(core.options.publish_timeout);
+        let (batch, late) = {
+            let mut queue = lane.lock();
+            let taken = queue.take(core.limits, patience);
+            if taken.0.is_empty() && taken.1.is_empty() {
+                queue.busy = false;
+                lead.released = true;
+                break;
+            }
+            taken
+        };
+        core.counters.not_sent.add(late.len() as u64);
+        for waiting in late {
+            let _ = waiting
+                .answer
+                .send(Err(Failure::not_sent(NotSent::Overloaded)));
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        let payloads = batch
+            .iter()
+            .map(|waiting| waiting.payload.clone())
+            .collect();
+        let outcome = flush(&core, &lane, payloads).await;
+        for waiting in batch {
+            let _ = waiting.answer.send(outcome.clone());
+        }
+    }
+}
+
+/// The duty to go on with a lane. Dropped before its end, by a panic or with the runtime, it frees the lane
+/// and answers those that wait, which were certainly not sent.
+struct Lead {
+    lane: Arc<Lane>,
+    /// Whether the lane is free already, and perhaps somebody else's.
+    released: bool,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let waiting = {
+            let mut queue = self.lane.lock();
+            queue.busy = false;
+            std::mem::take(&mut queue.waiting)
+        };
+        for waiting in waiting {
+            let _ = waiting
+                .answer
+                .send(Err(Failure::not_sent(NotSent::Unavailable)));
+        }
     }
 }
 
 impl Lane {
-    /// Takes the lead if nobody has it, or queues.
-    fn enter(self: Arc<Self>, payload: Bytes) -> Result<Batch, oneshot::Receiver<Answer>> {
-        let mut queue = self.lock();
-        if queue.led {
-            let (answer, waiting) = oneshot::channel();
-            queue.waiting.push_back(Waiting { payload, answer });
-            return Err(waiting);
-        }
-        queue.led = true;
-        drop(queue);
-        Ok(Batch {
-            lane: self,
-            mine: payload,
-            others: VecDeque::new(),
-            waits: true,
-        })
-    }
-
-    /// Gives the lead to the first of these that is still there, or to the first that waits.
-    fn pass_on(self: &Arc<Self>, mut heirs: VecDeque<Waiting>) {
-        loop {
-            if heirs.is_empty() {
-                let mut queue = self.lock();
-                heirs = queue.take(self.limits);
-                if heirs.is_empty() {
-                    queue.led = false;
-                    return;
-                }
-            }
-            while let Some(heir) = heirs.pop_front() {
-                let batch = Batch {
-                    lane: Arc::clone(self),
-                    mine: heir.payload,
-                    others: std::mem::take(&mut heirs),
-                    waits: true,
-                };
-                match heir.answer.send(Answer::Lead(batch)) {
-                    Ok(()) => return,
-                    Err(Answer::Lead(batch)) => heirs = batch.into_others(),
-                    Err(Answer::Done(_)) => {}
-                }
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How much may leave in one frame.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
 impl Queue {
-    /// The messages of the next frame, without those whose caller has gone.
-    fn take(&mut self, limits: Limits) -> VecDeque<Waiting> {
-        let mut taken = VecDeque::new();
+    /// The messages of the next frame, without those whose caller has gone; and those that have waited
+    /// longer than their patience.
+    fn take(&mut self, limits: Limits, patience: Option<Duration>) -> (Vec<Waiting>, Vec<Waiting>) {
+        let (mut taken, mut late) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
             if next.answer.is_closed() {
                 self.waiting.pop_front();
+                continue;
+            }
+            if patience.is_some_and(|patience| next.since.elapsed() > patience) {
+                late.extend(self.waiting.pop_front());
                 continue;
             }
             bytes += next.payload.len();
@@ -232,82 +451,13 @@ impl Queue {
             }
             taken.extend(self.waiting.pop_front());
         }
-        taken
+        (taken, late)
     }
 }
 
-impl Batch {
-    fn into_others(mut self) -> VecDeque<Waiting> {
-        self.waits = false;
-        std::mem::take(&mut self.others)
-    }
-
-    /// Sends the frame, answers the others, passes the lead on, and returns the outcome.
-    async fn flush<L: Link>(mut self, core: Arc<Core<L>>) -> Outcome {
-        self.waits = false;
-        let (mine, others) = (
-            std::mem::take(&mut self.mine),
-            std::mem::take(&mut self.others),
-        );
-        let lane = Arc::clone(&self.lane);
-        let count = 1 + others.len() as u64;
-        let (first, start) = {
-            let queue = lane.lock();
-            (queue.next, !queue.started)
-        };
-        let node = core.router.node_id();
-        let frame = if others.is_empty() {
-            Frame::one(node, first, start, mine)
-        } else {
-            let mut payloads = Vec::with_capacity(1 + others.len());
-            payloads.push(mine);
-            payloads.extend(others.iter().map(|waiting| waiting.payload.clone()));
-            Frame::many(node, first, start, payloads)
-        };
-        let outcome = send(&core, &lane.name, &frame).await;
-        let counters = &core.counters;
-        match &outcome {
-            Ok(()) => counters.published.add(count),
-            Err(Failure {
-                kind: PublishErrorKind::NotSent(_),
-                ..
-            }) => counters.not_sent.add(count),
-            Err(_) => counters.unknown.add(count),
-        }
-        // What was certainly not sent leaves its numbers to the next frame.
-        if !matches!(
-            outcome,
-            Err(Failure {
-                kind: PublishErrorKind::NotSent(_),
-                ..
-            })
-        ) {
-            let mut queue = lane.lock();
-            queue.next = first + count;
-            queue.started = true;
-        }
-        for waiting in others {
-            let _ = waiting.answer.send(Answer::Done(outcome.clone()));
-        }
-        lane.pass_on(VecDeque::new());
-        outcome
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        if self.waits {
-            let others = std::mem::take(&mut self.others);
-            self.lane.pass_on(others);
-        }
-    }
-}
-
-impl fmt::Debug for Batch {
+impl fmt::Debug for Parked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
-            .field("messages", &(1 + self.others.len()))
-            .finish_non_exhaustive()
+        f.debug_struct("Parked").finish_non_exhaustive()
     }
 }
 
@@ -364,6 +514,11 @@ impl Failure {
         }
     }
 
+    /// The flush of the message did not come to its end.
+    const fn abandoned() -> Self {
+        Self::unknown(Unknown::ConnectionLost, None)
+    }
+
     const fn unknown(why: Unknown, source: Option<Arc<LinkError>>) -> Self {
         Self {
             kind: PublishErrorKind::Unknown(why),
@@ -390,44 +545,5 @@ impl fmt::Display for SharedError {
 impl std::error::Error for SharedError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
-    }
-}
-
-/// A flush in flight. Dropping it hands it to a task, so that the numbers stay true and the others get
-/// their outcome.
-struct Flight {
-    flush: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
-    tasks: TaskTracker,
-    runtime: runtime::Handle,
-}
-
-impl Flight {
-    fn new<L: Link>(core: &Arc<Core<L>>, batch: Batch) -> Self {
-        Self {
-            flush: Some(Box::pin(batch.flush(Arc::clone(core)))),
-            tasks: core.tasks.clone(),
-            runtime: core.runtime.clone(),
-        }
-    }
-}
-
-impl Future for Flight {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(flush) = &mut self.flush else {
-            return Poll::Pending;
-        };
-        let outcome = ready!(flush.as_mut().poll(cx));
-        self.flush = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(flush) = self.flush.take() {
-            self.tasks.spawn_on(flush, &self.runtime);
-        }
     }
 }

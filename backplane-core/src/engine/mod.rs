@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use self::core::Core;
 pub(crate) use self::fate::LinkFate;
+use self::lane::Limits;
 pub(crate) use self::router::Router;
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
@@ -110,7 +111,16 @@ impl<D: Driver> Node<D> {
         }
         let state = StateCell::new(ConnectionState::Connecting { attempt: 1 });
         let endpoint = driver.endpoint();
-        let core = Arc::new(Core::new(options, state, runtime::Handle::current()));
+        let limits = Limits {
+            messages: options.max_batch_messages,
+            bytes: options.max_batch_bytes.min(capabilities.max_payload),
+        };
+        let core = Arc::new(Core::new(
+            options,
+            limits,
+            state,
+            runtime::Handle::current(),
+        ));
         let supervisor = Supervisor::new(Arc::clone(&core), driver, first);
         core.tasks.spawn(supervisor.run());
         core.tasks.close();
@@ -130,9 +140,9 @@ impl<D: Driver> Node<D> {
                 size: payload.len(),
                 limit,
             }
-        } else if let Some(_pending) = self.core.pend() {
+        } else if let Some(pending) = self.core.pend(payload.len()) {
             let lane = self.core.lanes.get(self.core.router.prefix(), channel);
-            return lane::publish(&self.core, lane, payload).await;
+            return lane::publish(&self.core, lane, payload, pending).await;
         } else {
             NotSent::Overloaded
         };

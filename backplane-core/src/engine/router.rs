@@ -16,7 +16,7 @@ use crate::engine::probe::Probes;
 use crate::error::SubscribeErrorKind;
 use crate::message::{Gap, Message, OutageAccount};
 use crate::name::{Channel, NodeId, Prefix};
-use crate::queue::{QueueReader, QueueWriter, queue};
+use crate::queue::{QueueReader, QueueWriter, Wake, queue};
 use crate::state::{Event, StateCell};
 use crate::stats::{Counters, Stats};
 
@@ -130,7 +130,7 @@ struct Local {
 #[derive(Debug)]
 struct Waiter {
     remaining: usize,
-    done: oneshot::Sender<Result<(), SubscribeErrorKind>>,
+    done: Answer,
 }
 
 /// What [`Router::claim`] leads to.
@@ -151,6 +151,12 @@ pub(crate) struct Claim {
     id: SubscriptionId,
     channels: Vec<BrokerChannel>,
 }
+
+/// Calls to be answered, when the table is not locked any longer.
+#[derive(Debug, Default)]
+struct Settled(Vec<(Answer, Result<(), SubscribeErrorKind>)>);
+
+type Answer = oneshot::Sender<Result<(), SubscribeErrorKind>>;
 
 impl Router {
     pub(crate) fn new(prefix: Prefix, counters: Arc<Counters>, state: Arc<StateCell>) -> Self {
@@ -243,7 +249,7 @@ impl Router {
             return Err(SubscribeErrorKind::Unavailable);
         }
         let wait = self.next_id();
-        let mut claimed = Vec::new();
+        let (mut claimed, mut remaining) = (Vec::new(), 0);
         for channel in channels.iter().collect::<HashSet<_>>() {
             let name = local
                 .channels
@@ -254,47 +260,49 @@ impl Router {
                 .entry(name.clone())
                 .or_insert_with(|| Route::new(channel));
             let member = route.member(id, &local.inbox);
+            if !live {
+                member.confirmed = true;
+            } else if member.since.is_none() || !member.confirmed {
+                // Also one that is in force already, but for a call that may still be cancelled.
+                member.claims += 1;
+                claimed.push(name.clone());
+            }
             if member.since.is_some() {
                 continue;
             }
             if live {
-                member.claims += 1;
                 member.waiters.push(wait);
-            } else {
-                member.confirmed = true;
+                remaining += 1;
             }
-            claimed.push(name.clone());
             if member.plan.is_none() && !route.dirty {
                 route.dirty = true;
                 table.dirty.push_back(name.clone());
             }
         }
-        if claimed.is_empty() {
-            return Ok(Claimed::InForce);
-        }
-        if !live {
+        if !live && !channels.is_empty() {
             return Ok(Claimed::Deferred);
         }
         let (done, confirmed) = oneshot::channel();
-        table.waiters.insert(
-            wait,
-            Waiter {
-                remaining: claimed.len(),
-                done,
-            },
-        );
+        if remaining > 0 {
+            table.waiters.insert(wait, Waiter { remaining, done });
+        }
         drop(guard);
-        self.changed.notify_one();
         let claim = Claim {
             router: Arc::clone(self),
             id,
             channels: claimed,
         };
+        if remaining == 0 {
+            claim.confirm();
+            return Ok(Claimed::InForce);
+        }
+        self.changed.notify_one();
         Ok(Claimed::Waiting(claim, confirmed))
     }
 
     /// Removes channels of a subscription at once, with what is queued of them (rules S2 and R4).
     pub(crate) fn leave(&self, id: SubscriptionId, channels: &[Channel]) {
+        let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
         let Some(local) = table.subscriptions.get_mut(&id) else {
@@ -306,7 +314,7 @@ impl Router {
             .collect();
         local.inbox.queue.purge(channels);
         for name in &names {
-            table.remove_member(name, id);
+            table.remove_member(name, id, &mut settled);
         }
         drop(guard);
         self.changed.notify_one();
@@ -314,13 +322,14 @@ impl Router {
 
     /// Removes a subscription.
     pub(crate) fn remove(&self, id: SubscriptionId) {
+        let (mut settled, mut wake) = (Settled::default(), Wake::default());
         let mut table = self.write();
         let Some(local) = table.subscriptions.remove(&id) else {
             return;
         };
-        local.inbox.queue.close();
+        local.inbox.queue.close_then(&mut wake);
         for name in local.channels.values() {
-            table.remove_member(name, id);
+            table.remove_member(name, id, &mut settled);
         }
         drop(table);
         self.changed.notify_one();
@@ -406,6 +415,7 @@ impl Router {
 
     /// A plan was done on this link, except for the channels that the broker refused.
     pub(crate) fn done(&self, plan: &Plan, refused: &[BrokerChannel], link: LinkId) {
+        let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
         for name in plan.subscribe.iter().chain(&plan.refresh) {
@@ -424,7 +434,7 @@ impl Router {
                     member.since = Some(link);
                 }
                 for wait in member.waiters.drain(..) {
-                    settle(&mut table.waiters, wait, result);
+                    settled.settle(&mut table.waiters, wait, result);
                 }
             }
         }
@@ -439,16 +449,38 @@ impl Router {
         }
     }
 
+    /// The first of these channels that some subscription holds from before.
+    pub(crate) fn first_held<'a>(
+        &self,
+        channels: &'a [BrokerChannel],
+        link: LinkId,
+    ) -> Option<&'a BrokerChannel> {
+        let table = self.read();
+        channels.iter().find(|name| {
+            table.routes.get(*name).is_some_and(|route| {
+                route
+                    .members
+                    .iter()
+                    .any(|m| m.since.is_some_and(|since| since < link))
+            })
+        })
+    }
+
     /// The node is attached through this link: deliveries count from now on, and every subscription that was in
     /// force before the outage has its gap first (rule L5).
     pub(crate) fn go_live(&self, link: LinkId) {
+        let mut wake = Wake::default();
         let mut table = self.write();
         table.live = Some(link);
         for local in table.subscriptions.values_mut().filter(|s| s.owes_gap) {
             local.owes_gap = false;
             let account = OutageAccount::default();
             *lock(&local.inbox.account) = Some(account.clone());
-            if local.inbox.queue.push_gap(Gap::outage(account)) {
+            if local
+                .inbox
+                .queue
+                .push_gap_then(Gap::outage(account), &mut wake)
+            {
                 self.counters.gaps.add(1);
             }
         }
@@ -456,6 +488,7 @@ impl Router {
 
     /// The link is gone: the node is not attached any longer, or could not be attached.
     pub(crate) fn go_down(&self, link: LinkId) {
+        let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
         let was_live = table.live.take().is_some();
@@ -478,12 +511,15 @@ impl Router {
             }
         }
         for (_, waiter) in table.waiters.drain() {
-            let _ = waiter.done.send(Err(SubscribeErrorKind::Unavailable));
+            settled
+                .0
+                .push((waiter.done, Err(SubscribeErrorKind::Unavailable)));
         }
     }
 
     /// The node is closed: every subscription ends after what it has received (rule C1).
     pub(crate) fn close(&self) {
+        let (mut settled, mut wake) = (Settled::default(), Wake::default());
         let mut guard = self.write();
         let table = &mut *guard;
         table.closed = true;
@@ -491,10 +527,12 @@ impl Router {
         table.routes.clear();
         table.dirty.clear();
         for (_, local) in table.subscriptions.drain() {
-            local.inbox.queue.close();
+            local.inbox.queue.close_then(&mut wake);
         }
         for (_, waiter) in table.waiters.drain() {
-            let _ = waiter.done.send(Err(SubscribeErrorKind::Closed));
+            settled
+                .0
+                .push((waiter.done, Err(SubscribeErrorKind::Closed)));
         }
     }
 
@@ -508,12 +546,13 @@ impl Router {
             }
             return;
         }
+        let mut wake = Wake::default();
         let table = self.read();
         if table.live != Some(link) {
             return;
         }
         if let Some(route) = table.routes.get(channel) {
-            self.route(link, route, frame);
+            self.route(link, route, frame, &mut wake);
         }
     }
 
@@ -537,7 +576,7 @@ impl Router {
     }
 
     /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
-    fn route(&self, link: LinkId, route: &Route, frame: &Frame) {
+    fn route(&self, link: LinkId, route: &Route, frame: &Frame, wake: &mut Wake) {
         let (publisher, first) = (frame.publisher(), frame.sequence());
         let next = first + frame.len() as u64;
         let mut heard = lock(&route.heard);
@@ -555,9 +594,10 @@ impl Router {
             if next <= before.next {
                 return;
             }
+            // None missed is worth telling, too, of a publisher that is heard again after an outage.
             let missed = first.saturating_sub(before.next);
-            if missed > 0 && !frame.is_start() {
-                self.missed(link, route, publisher, before, missed);
+            if !frame.is_start() && (missed > 0 || before.link != link) {
+                self.missed(link, route, publisher, before, missed, wake);
             }
         }
         heard.insert(publisher, Heard { next, link });
@@ -569,7 +609,7 @@ impl Router {
                 .payloads()
                 .skip(usize::try_from(known).unwrap_or(usize::MAX))
                 .map(|payload| Message::new(route.channel.clone(), payload, publisher));
-            let pushed = member.inbox.queue.push(messages);
+            let pushed = member.inbox.queue.push_then(messages, wake);
             self.counters.delivered.add(pushed.queued);
             self.counters.overflowed.add(pushed.overflowed);
             self.counters.gaps.add(u64::from(pushed.new_gap));
@@ -578,7 +618,15 @@ impl Router {
 
     /// Messages were skipped: in an outage, which the members' gaps account for (rule L8), or
     /// on a link that lives, because the broker dropped them.
-    fn missed(&self, link: LinkId, route: &Route, publisher: NodeId, before: Heard, missed: u64) {
+    fn missed(
+        &self,
+        link: LinkId,
+        route: &Route,
+        publisher: NodeId,
+        before: Heard,
+        missed: u64,
+        wake: &mut Wake,
+    ) {
         let mut told = false;
         for member in &route.members {
             // Who came later has missed nothing, and who leaves out own messages misses none of them.
@@ -588,7 +636,7 @@ impl Router {
             }
             told = true;
             if before.link == link {
-                let new = member.inbox.queue.push_gap(Gap::dropped(missed));
+                let new = member.inbox.queue.push_gap_then(Gap::dropped(missed), wake);
                 self.counters.gaps.add(u64::from(new));
             } else if let Some(account) = &*lock(&member.inbox.account) {
                 account.add(publisher, missed);
@@ -600,6 +648,7 @@ impl Router {
     }
 
     fn withdraw(&self, id: SubscriptionId, names: &[BrokerChannel]) {
+        let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
         for name in names {
@@ -618,7 +667,7 @@ impl Router {
                         .queue
                         .purge(std::slice::from_ref(&route.channel));
                 }
-                table.remove_member(name, id);
+                table.remove_member(name, id, &mut settled);
             }
         }
         drop(guard);
@@ -653,7 +702,7 @@ impl Router {
 }
 
 impl Table {
-    fn remove_member(&mut self, name: &BrokerChannel, id: SubscriptionId) {
+    fn remove_member(&mut self, name: &BrokerChannel, id: SubscriptionId, settled: &mut Settled) {
         let Some(route) = self.routes.get_mut(name) else {
             return;
         };
@@ -661,7 +710,7 @@ impl Table {
             return;
         };
         for wait in route.members.remove(at).waiters {
-            settle(&mut self.waiters, wait, Ok(()));
+            settled.settle(&mut self.waiters, wait, Ok(()));
         }
         if route.members.is_empty() && !route.dirty {
             route.dirty = true;
@@ -728,16 +777,32 @@ impl Drop for Claim {
     }
 }
 
-fn settle(waiters: &mut HashMap<u64, Waiter>, wait: u64, result: Result<(), SubscribeErrorKind>) {
-    let Some(waiter) = waiters.get_mut(&wait) else {
-        return;
-    };
-    waiter.remaining -= 1;
-    if (result.is_err() || waiter.remaining == 0)
-        && let Some(waiter) = waiters.remove(&wait)
-    {
-        // The caller may have given up; its claim takes the members back.
-        let _ = waiter.done.send(result);
+impl Settled {
+    /// One member that a call waits for has this result.
+    fn settle(
+        &mut self,
+        waiters: &mut HashMap<u64, Waiter>,
+        wait: u64,
+        result: Result<(), SubscribeErrorKind>,
+    ) {
+        let Some(waiter) = waiters.get_mut(&wait) else {
+            return;
+        };
+        waiter.remaining -= 1;
+        if (result.is_err() || waiter.remaining == 0)
+            && let Some(waiter) = waiters.remove(&wait)
+        {
+            self.0.push((waiter.done, result));
+        }
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        for (answer, result) in self.0.drain(..) {
+            // The caller may have given up; its claim takes the members back.
+            let _ = answer.send(result);
+        }
     }
 }
 

@@ -149,7 +149,8 @@ impl<D: Driver> Supervisor<D> {
                 }
                 todo = todo.saturating_sub(plan.len());
                 let refused = self.execute(open, &plan).await?;
-                if let Some(channel) = refused.first() {
+                // One that is only deferred stays so; one that was in force must be again (rule R2).
+                if let Some(channel) = self.core.router.first_held(&refused, open.fate.id()) {
                     let told = format!("subscribing to {channel:?} was refused");
                     return Err(LinkError::new(LinkErrorKind::Refused, told));
                 }
@@ -286,9 +287,14 @@ impl<D: Driver> Supervisor<D> {
         if next == Step::Finish {
             self.core.set_closed();
             self.core.router.close();
-            if let Some(open) = open {
-                // A broker that does not take the goodbye loses the connection with the link.
-                let _ = timeout(CLOSE_TIMEOUT, open.link.close()).await;
+        }
+        if let Some(open) = open {
+            // A broker that does not take the goodbye loses the connection with the link. Publishes that
+            // nobody polls may hold the link; closed, it costs nothing.
+            let close = async move { drop(timeout(CLOSE_TIMEOUT, open.link.close()).await) };
+            match next {
+                Step::Finish => close.await,
+                _ => drop(self.core.tasks.spawn(close)),
             }
         }
     }

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 pub enum OnPublish {
     Deliver,
     DeliverTwice,
+    DeliverAndPanic,
     Drop,
     NotSent,
     Unknown,
@@ -44,6 +45,7 @@ struct State {
     subscribes: Vec<usize>,
     unsubscribes: Vec<usize>,
     pings: usize,
+    pause: Duration,
 }
 
 /// The driver.
@@ -65,6 +67,7 @@ impl Fake {
             subscribes: Vec::new(),
             unsubscribes: Vec::new(),
             pings: 0,
+            pause: Duration::ZERO,
         };
         let gate = Semaphore::new(Semaphore::MAX_PERMITS);
         Self(Arc::new(Broker {
@@ -123,6 +126,16 @@ impl Broker {
             .count()
     }
 
+    /// What the broker delivers to the node goes in here.
+    pub fn inbound(&self) -> Inbound {
+        self.state.lock().unwrap().inbound.clone().unwrap()
+    }
+
+    /// Every publish to an application channel takes so long.
+    pub fn slow_down(&self, pause: Duration) {
+        self.state.lock().unwrap().pause = pause;
+    }
+
     pub fn break_link(&self) {
         let inbound = self.state.lock().unwrap().inbound.take();
         if let Some(inbound) = inbound {
@@ -162,6 +175,8 @@ impl Link for FakeLink {
         let probe = channel.as_str().contains("!probe:");
         if !probe {
             let _permit = self.0.gate.acquire().await.unwrap();
+            let pause = self.0.state.lock().unwrap().pause;
+            tokio::time::sleep(pause).await;
         }
         let (inbound, what) = {
             let mut state = self.0.state.lock().unwrap();
@@ -179,7 +194,7 @@ impl Link for FakeLink {
             (state.inbound.clone().filter(|_| subscribed), what)
         };
         let times = match what {
-            OnPublish::Deliver | OnPublish::UnknownButDeliver => 1,
+            OnPublish::Deliver | OnPublish::UnknownButDeliver | OnPublish::DeliverAndPanic => 1,
             OnPublish::DeliverTwice => 2,
             OnPublish::Drop | OnPublish::NotSent | OnPublish::Unknown => 0,
         };
@@ -188,6 +203,7 @@ impl Link for FakeLink {
                 inbound.deliver_bytes(channel.as_bytes(), &frame.encode());
             }
         }
+        assert!(what != OnPublish::DeliverAndPanic, "as the test wants");
         let error = || LinkError::new(LinkErrorKind::Lost, "as the test wants");
         match what {
             OnPublish::NotSent => Err(LinkPublishError::NotSent(error())),

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backplane_core::{Channel, Delivery, Gap, Message, OutageAccount, PublishError};
+use backplane_core::{
+    Channel, Delivery, Gap, Message, OutageAccount, PublishError, Subscribe, SubscribeError,
+    Subscription,
+};
 use bytes::Bytes;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::sleep;
@@ -67,11 +70,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().parts(|tap| Parts::pump(Limited::new(tap, |_, _| {}).telling_late())),
     ),
     mutant!(
+        "queue-has-no-bound",
+        "B2",
+        r#"expected a gap, got message "0.10""#,
+        "what nobody reads is kept for ever (channels #1361, channels_redis #212, #384)",
+        || Wrong::new().nodes(|_| Unbounded),
+    ),
+    mutant!(
         "overflow-mixes-the-order",
         "B4",
         "messages another is expected",
         "after an overflow a second queue runs beside the first",
-        || Wrong::new().pumps(Mixes::default),
+        || Wrong::new().parts(|tap| Parts::pump(Mixes::new(tap))),
     ),
 ];
 
@@ -216,6 +226,10 @@ impl Limited {
 
 #[async_trait]
 impl Pump for Limited {
+    async fn ready(&mut self) {
+        behind(self.capacity).await;
+    }
+
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if self.load.get() < self.capacity => {
@@ -234,15 +248,36 @@ impl Pump for Limited {
     }
 }
 
+/// The trials take it that a small queue has a message as soon as a large one has.
+async fn behind(capacity: usize) {
+    if capacity > 100 {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Swaps neighbours from the first overflow on.
-#[derive(Default)]
 struct Mixes {
+    capacity: usize,
     overflowed: bool,
     held: Option<Message>,
 }
 
+impl Mixes {
+    const fn new(tap: &Tap) -> Self {
+        Self {
+            capacity: tap.capacity,
+            overflowed: false,
+            held: None,
+        }
+    }
+}
+
 #[async_trait]
 impl Pump for Mixes {
+    async fn ready(&mut self) {
+        behind(self.capacity).await;
+    }
+
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if !self.overflowed => {
@@ -257,5 +292,18 @@ impl Pump for Mixes {
             },
             Delivery::Gap(gap) => out.gap(gap),
         }
+    }
+}
+
+struct Unbounded;
+
+#[async_trait]
+impl NodeTwist for Unbounded {
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        node.subscribe(request.capacity(usize::MAX)).await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
@@ -11,11 +12,13 @@ use backplane_core::{
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, lock};
 use super::pump::{Control, Out, Parts, Pump};
+use super::visibility::Silent;
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -69,6 +72,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| AfterClose::Health),
     ),
     mutant!(
+        "close-is-no-event",
+        "C1",
+        "the events do not end",
+        "who follows the events does not learn that the node is closed",
+        || Wrong::new().nodes(|_| Silent::default()),
+    ),
+    mutant!(
         "closing-one-closes-all",
         "C1",
         "subscribe failed",
@@ -104,6 +114,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "no task of a node that was",
         "a task of the node runs on for ever",
         || Wrong::new().nodes(|_| TaskOutlives),
+    ),
+    mutant!(
+        "close-does-not-wait",
+        "C2",
+        "close returned",
+        "close returns while the node is being closed",
+        || Wrong::new().nodes(|_| ClosesLater),
     ),
     mutant!(
         "subscriptions-keep-the-node-alive",
@@ -308,3 +325,17 @@ struct Keeps(#[allow(dead_code)] Inner);
 
 #[async_trait]
 impl Control for Keeps {}
+
+struct ClosesLater;
+
+#[async_trait]
+impl NodeTwist for ClosesLater {
+    async fn close(&self, node: &Inner) {
+        let node = Arc::clone(node);
+        // It ends by itself, and nobody has to wait for it: that is what is wrong.
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(100)).await;
+            node.close().await;
+        });
+    }
+}

@@ -105,6 +105,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         }),
     ),
     mutant!(
+        "refuses-the-largest-payload",
+        "D2",
+        "publish failed",
+        "the limit itself is over the limit",
+        || Wrong::new().nodes(|_| Oversize::FromLimit),
+    ),
+    mutant!(
         "fails-where-nobody-subscribes",
         "D3",
         "publish failed",
@@ -162,6 +169,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         r#"channel "a" should get only"#,
         "white space around a channel name does not count",
         || matching(|held, sent| held.0 == sent.0 && held.1.trim() == sent.1.trim()),
+    ),
+    mutant!(
+        "names-the-wrong-channel",
+        "D5",
+        r#"channel "A" got a message named "a""#,
+        "a message arrives where it should, and names another channel",
+        || Wrong::new().on_message(|message, out| {
+            let lower = message.channel().as_str().to_lowercase();
+            let named = Channel::new(lower).unwrap_or_else(|_| message.channel().clone());
+            out.message(Message::new(
+                named,
+                message.payload().clone(),
+                message.publisher(),
+            ));
+        }),
     ),
     mutant!(
         "replays-the-last-message",
@@ -246,6 +268,7 @@ impl LinkTwist for NeedsReceivers {
 /// What is done with a payload over the limit.
 enum Oversize {
     Cut,
+    FromLimit,
     SentFirst,
     Unavailable,
 }
@@ -259,7 +282,11 @@ impl NodeTwist for Oversize {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         let limit = node.capabilities().max_payload;
-        if payload.len() > limit && !matches!(self, Self::Unavailable) {
+        if payload.len() == limit && matches!(self, Self::FromLimit) {
+            let too_large = NotSent::TooLarge { size: limit, limit };
+            return Err(PublishError::not_sent(channel, too_large, None));
+        }
+        if payload.len() > limit && matches!(self, Self::Cut | Self::SentFirst) {
             node.publish(channel, payload.slice(..limit)).await?;
             if matches!(self, Self::Cut) {
                 return Ok(());

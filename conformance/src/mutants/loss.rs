@@ -17,6 +17,7 @@ use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Control, OnGap, Out, Parts};
+use super::visibility::Silent;
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -119,6 +120,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a handle from before does not work",
         "a handle belongs to the connection on which it was made",
         || Wrong::new().parts(|tap| Parts::control(Dies(tap.watch.clone()))),
+    ),
+    mutant!(
+        "events-end-in-an-outage",
+        "L9",
+        "three outages made only 0 events",
+        "the events belong to the connection on which they were asked for",
+        || Wrong::new().nodes(|_| Silent::default()),
     ),
 ];
 

@@ -2,8 +2,11 @@
 //!
 //! A suite that nothing fails proves nothing. Each mutant breaks one rule in one way and works otherwise, and the
 //! suite must fail it at that rule, for that reason; a failure for another reason does not count. Every
-//! rule has at least one. The twists sit on the memory backend: on a node ([`node`]), on its
-//! subscriptions ([`pump`]), on its driver ([`driver`]), or on the harness.
+//! rule has at least one.
+//!
+//! The mutants sit on the memory backend, in `node` (around a node), `pump` (around its subscriptions),
+//! `driver` (around its driver) or `harness` (around its constructors); `envelope` is a backend that matches names
+//! by itself. The other files have the mutants, a section of the contract each, or a part of one.
 
 mod backpressure;
 mod closing;

@@ -26,6 +26,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| GoesOn::default()),
     ),
     mutant!(
+        "cancelled-channel-stays",
+        "S7",
+        "after cancelled subscribes",
+        "adding a channel goes on in a task when its caller has given up",
+        || Wrong::new().controls(AddsAnyway::default),
+    ),
+    mutant!(
         "failed-subscribe-stays",
         "S7",
         "after failed subscribes",
@@ -94,7 +101,7 @@ impl NodeTwist for GoesOn {
         let (node, kept) = (Arc::clone(node), Arc::clone(&self.kept));
         self.tasks.spawn(async move {
             // The broker is not far away, and not here either.
-            sleep(Duration::from_millis(2)).await;
+            sleep(Duration::from_millis(10)).await;
             if let Err(Ok(subscription)) = done.send(node.subscribe(request).await) {
                 lock(&kept).push(subscription);
             }
@@ -193,5 +200,31 @@ impl Control for ClaimsInForce {
             below.subscribe(channels).await?;
         }
         Ok(Subscribed::InForce)
+    }
+}
+
+/// Adds channels in tasks.
+#[derive(Default)]
+struct AddsAnyway(Tasks);
+
+#[async_trait]
+impl Control for AddsAnyway {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        _deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let (done, result) = oneshot::channel();
+        let below = below.clone();
+        self.0.spawn(async move {
+            sleep(Duration::from_millis(10)).await;
+            let _ = done.send(below.subscribe(channels).await);
+        });
+        let lost = || SubscribeError::new(SubscribeErrorKind::Closed, None);
+        result
+            .await
+            .unwrap_or_else(|_| Err(lost()))
+            .map(|()| Subscribed::InForce)
     }
 }

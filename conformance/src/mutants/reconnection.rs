@@ -1,18 +1,18 @@
 //! Wrong at R: reconnection.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
-use backplane_core::{ConnectError, ConnectErrorKind, Delivery, StateWatch};
+use backplane_core::{ConnectError, ConnectErrorKind, ConnectionState, Delivery, StateWatch};
 use backplane_memory::{MemoryDriver, MemoryLink};
 
 use super::driver::LinkTwist;
 use super::harness::{Made, Make, Wrong};
 use super::loss::generation;
-use super::node::{Tap, Tasks, lock};
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
 use crate::harness::{NodeSpec, Start};
@@ -24,6 +24,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "of the broker's return",
         "a node that could not reconnect at once never does (phoenix_pubsub_redis #27)",
         || Wrong::new().links(|| GivesUp::when(|failed, _| failed)),
+    ),
+    mutant!(
+        "gives-up-after-five-tries",
+        "R1",
+        "of the broker's return",
+        "the number of tries is limited",
+        || Wrong::new().links(GivesUpAfterFive::default),
     ),
     mutant!(
         "waits-ten-seconds-between-tries",
@@ -104,6 +111,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the node does not reconnect",
         "a lazy node whose first try fails stays away",
         || Wrong::new().links(|| GivesUp::when(|failed, number| failed && number == 1)),
+    ),
+    mutant!(
+        "lazy-node-claims-to-be-connected",
+        "R6",
+        "a lazy node claims to be connected in the outage",
+        "a node is connected until it has failed",
+        || Wrong::new().nodes(|_| ClaimsConnected),
     ),
     mutant!(
         "a-killed-connection-is-not-replaced",
@@ -260,5 +274,40 @@ pub(super) struct Tells(pub(super) &'static str);
 impl LinkTwist for Tells {
     fn endpoint(&self, _driver: &MemoryDriver) -> String {
         self.0.to_owned()
+    }
+}
+
+/// Failed tries in a row.
+#[derive(Default)]
+struct GivesUpAfterFive(AtomicU64);
+
+#[async_trait]
+impl LinkTwist for GivesUpAfterFive {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        _number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        if self.0.load(Ordering::Relaxed) >= 5 {
+            return Err(LinkError::new(LinkErrorKind::Unreachable, "no more tries"));
+        }
+        let link = driver.connect(inbound).await;
+        match link {
+            Ok(_) => self.0.store(0, Ordering::Relaxed),
+            Err(_) => drop(self.0.fetch_add(1, Ordering::Relaxed)),
+        }
+        link
+    }
+}
+
+struct ClaimsConnected;
+
+impl NodeTwist for ClaimsConnected {
+    fn state(&self, node: &Inner) -> ConnectionState {
+        match node.state() {
+            ConnectionState::Connecting { .. } => ConnectionState::Connected { generation: 1 },
+            other => other,
+        }
     }
 }

@@ -82,6 +82,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().controls(StaleCache::default),
     ),
     mutant!(
+        "unsubscribe-comes-late",
+        "S6",
+        "did not arrive",
+        "an unsubscribe overtakes the subscribe after it (StackExchange.Redis #273, #1110)",
+        || Wrong::new().links(|| UnsubscribesLate(Tasks::default())),
+    ),
+    mutant!(
         "lists-channels-that-were-left",
         "S6",
         "holds 31 channels instead of 21",
@@ -141,7 +148,7 @@ struct KeepsWhatWaits;
 impl Control for KeepsWhatWaits {
     fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
         if let Some(subscription) = side.subscription {
-            while let Some(waits) = subscription.try_recv() {
+            while let Ok(waits) = subscription.try_recv() {
                 side.out.put(waits);
             }
         }
@@ -293,5 +300,20 @@ impl Control for Lists {
 
     fn channels(&self, _below: &SubscriptionHandle) -> Vec<Channel> {
         lock(&self.0).clone()
+    }
+}
+
+/// Unsubscribes at the broker some time after it said so.
+struct UnsubscribesLate(Tasks);
+
+#[async_trait]
+impl LinkTwist for UnsubscribesLate {
+    async fn unsubscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
+        let (link, channels) = (Arc::clone(&line.link), channels.to_vec());
+        self.0.spawn(async move {
+            sleep(Duration::from_millis(1)).await;
+            let _ = link.unsubscribe(&channels).await;
+        });
+        Ok(())
     }
 }

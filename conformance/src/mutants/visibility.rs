@@ -38,6 +38,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| Counts(|stats| stats.gaps = 0)),
     ),
     mutant!(
+        "does-not-count-the-lost",
+        "V1",
+        "lost: expected",
+        "messages that are known to be lost are not counted",
+        || Wrong::new().nodes(|_| Counts(|stats| stats.lost = 0)),
+    ),
+    mutant!(
         "counts-the-first-connection-as-reconnect",
         "V1",
         "reconnects: expected 0, counted 1",
@@ -142,7 +149,14 @@ impl NodeTwist for CountsDead {
     }
 }
 
-struct Silent(StateCell);
+/// Has events of its own, which do not come.
+pub(super) struct Silent(StateCell);
+
+impl Default for Silent {
+    fn default() -> Self {
+        Self(StateCell::new(ConnectionState::Connecting { attempt: 1 }))
+    }
+}
 
 #[async_trait]
 impl NodeTwist for Silent {

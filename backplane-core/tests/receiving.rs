@@ -1,0 +1,135 @@
+//! What arrives: foreign bytes, lying frames, counts, and readers that do odd things.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use backplane_core::{Backplane, Delivery, Event, Missed, Node, NodeId, Subscribe, Subscription};
+use backplane_memory::MemoryBus;
+use bytes::Bytes;
+use support::{Fake, channel, connected, next, options};
+
+/// A frame of one message, written by hand from the documented format.
+fn frame(version: u8, publisher: u64, sequence: u64) -> Bytes {
+    let mut bytes = vec![0xc1, 0x42, version];
+    bytes.extend(publisher.to_le_bytes());
+    bytes.push(0);
+    bytes.extend(sequence.to_le_bytes());
+    bytes.extend([1, b'x']);
+    bytes.into()
+}
+
+#[tokio::test]
+async fn foreign_bytes_are_malformed_and_newer_frames_are_told_once_per_publisher() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([channel("c")])).await.unwrap();
+    let mut events = node.events();
+    let inbound = fake.0.inbound();
+    let foreign: [&[u8]; 4] = [
+        b"",
+        b"x",
+        b"{\"event\":\"hello from another writer\"}",
+        &[0; 64],
+    ];
+    for bytes in foreign {
+        inbound.deliver_bytes(b"t:c", &Bytes::from_static(bytes));
+    }
+    for _ in 0..3 {
+        inbound.deliver_bytes(b"t:c", &frame(2, 7, 0));
+    }
+    let stats = node.stats();
+    assert_eq!((stats.malformed, stats.incompatible), (4, 3));
+    let told = Event::Incompatible {
+        version: 2,
+        publisher: NodeId::from_u64(7),
+    };
+    assert_eq!(events.try_recv().unwrap(), told);
+    assert!(events.try_recv().is_err());
+    node.publish(&channel("c"), "later".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "later");
+}
+
+#[tokio::test]
+async fn lying_sequence_numbers_neither_panic_nor_block() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let request = Subscribe::to([channel("c")]).capacity(1);
+    let mut subscription = node.subscribe(request).await.unwrap();
+    let inbound = fake.0.inbound();
+    for publisher in 1..5 {
+        for sequence in [0, u64::MAX - 2, 5, u64::MAX] {
+            inbound.deliver_bytes(b"t:c", &frame(1, publisher, sequence));
+        }
+    }
+    let mut missed = Vec::new();
+    while let Ok(delivery) = subscription.try_recv() {
+        if let Delivery::Gap(gap) = delivery {
+            missed.push(gap.missed());
+        }
+    }
+    assert_eq!(missed, [Missed::Exactly(u64::MAX)]);
+    node.publish(&channel("c"), "later".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "later");
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_heard_again_with_nothing_missed_is_counted_as_none() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    node.publish(&news, "before".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "before");
+    fake.0.break_link();
+    node.watch().wait_for(|state| !state.is_connected()).await;
+    connected(&node).await;
+    let Some(Delivery::Gap(gap)) = subscription.recv().await else {
+        panic!("expected a gap");
+    };
+    assert_eq!(gap.missed_from(node.node_id()), None);
+    node.publish(&news, "after".into()).await.unwrap();
+    assert_eq!(next(&mut subscription).await, "after");
+    assert_eq!(gap.missed_from(node.node_id()), Some(0));
+}
+
+/// Drops a subscription of the same channel when it is woken.
+struct Dropping(Mutex<Option<Subscription>>);
+
+impl Wake for Dropping {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().unwrap().take());
+    }
+}
+
+#[test]
+fn a_waker_may_do_anything_even_drop_a_subscription() {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let bus = MemoryBus::new();
+            let node = bus.connect(options()).await.unwrap();
+            let news = channel("news");
+            let request = || Subscribe::to([news.clone()]);
+            let dropped = node.subscribe(request()).await.unwrap();
+            let mut read = node.subscribe(request()).await.unwrap();
+            let waker = Waker::from(Arc::new(Dropping(Mutex::new(Some(dropped)))));
+            assert!(
+                read.poll_recv(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+            node.publish(&news, "hello".into()).await.unwrap();
+            assert_eq!(next(&mut read).await, "hello");
+        });
+        done.send(()).unwrap();
+    });
+    finished
+        .recv_timeout(Duration::from_secs(10))
+        .expect("it deadlocks");
+}
