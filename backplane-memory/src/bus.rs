@@ -1,6 +1,7 @@
 //! The broker in memory: [`MemoryBus`].
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
@@ -33,6 +34,7 @@ struct State {
     stopped: bool,
     frozen: bool,
     muted: bool,
+    published: AtomicU64,
     /// Nodes that may not connect.
     refused: Vec<NodeId>,
     last_link: u64,
@@ -181,6 +183,12 @@ impl MemoryBus {
         self.read().links.len()
     }
 
+    /// How many frames were published since the bus was made, the nodes' own probes included.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.read().published.load(Ordering::Relaxed)
+    }
+
     /// How many nodes are subscribed to a channel.
     #[must_use]
     pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
@@ -307,6 +315,7 @@ impl MemoryBus {
 
 impl State {
     fn publish(&self, channel: &BrokerChannel, frame: &Frame) {
+        self.published.fetch_add(1, Ordering::Relaxed);
         if self.muted {
             return;
         }

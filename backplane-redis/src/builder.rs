@@ -25,7 +25,7 @@ use crate::setting::Setting;
 /// # Options
 /// The options of the URL are named like the methods of this builder: `prefix`, `connect_timeout`,
 /// `publish_timeout`, `subscribe_timeout`, `heartbeat_interval`, `heartbeat_timeout`, `backoff_initial`,
-/// `backoff_max` (durations are written `250ms`, `2s` or `1m`), `queue_capacity`, `max_payload`, `max_pending`,
+/// `backoff_max` (durations are written `250ms`, `2s` or `1m`), `queue_capacity`, `max_payload`, `max_pending`, `max_pending_bytes`,
 /// `max_batch_messages`, `max_batch_bytes`, `subscribe_batch` (whole numbers), `client_name` and
 /// `ca_cert`. `protocol=resp3` is accepted, as other clients know it. Anything else, and anything twice, is
 /// refused by name (rule M4).
@@ -264,6 +264,12 @@ impl RedisBuilder {
     /// How many publishes may wait for their turn, over all channels. At least 1. Default 65 536.
     pub fn max_pending(self, messages: usize) -> Self {
         self.set(Setting::MaxPending(messages))
+    }
+
+    /// How many payload bytes may wait for their turn, over all channels; a single larger payload may. Default
+    /// 64 MiB.
+    pub fn max_pending_bytes(self, bytes: usize) -> Self {
+        self.set(Setting::MaxPendingBytes(bytes))
     }
 
     /// How many messages to one channel may leave in one Redis message. At least 1. Default 512.

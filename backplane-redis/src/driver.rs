@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backplane_core::driver::{Driver, Inbound, LinkError};
+use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
 use backplane_core::{Capabilities, Order};
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::io::tcp::TcpSettings;
@@ -103,15 +103,27 @@ impl RedisDriver {
         if self.config.database != 0 {
             pipe.cmd("SELECT").arg(self.config.database);
         }
-        let replies = connection
+        // Asked again, because the client library keeps the first answer to itself. Every user may ask.
+        pipe.cmd("HELLO").arg(3);
+        let mut replies = connection
             .send_packed_commands(&pipe, 0, pipe.len())
             .await
             .map_err(|error| self.refused(&error))?;
+        let hello = replies.pop();
         // Names are a courtesy: Redis before 7.2 has no SETINFO, and an ACL may forbid CLIENT.
-        match replies.into_iter().nth(3).map(Value::extract_error) {
-            Some(Err(error)) => Err(self.refused(&error)),
-            _ => Ok(()),
+        if let Some(Err(error)) = replies.into_iter().nth(3).map(Value::extract_error) {
+            return Err(self.refused(&error));
         }
+        if hello.as_ref().is_some_and(is_replica) {
+            let endpoint = self.endpoint();
+            return Err(LinkError::new(
+                LinkErrorKind::Refused,
+                format_args!(
+                    "{endpoint} is a replica: what is published there does not reach the primary"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn refused(&self, error: &redis::RedisError) -> LinkError {
@@ -149,6 +161,21 @@ impl fmt::Debug for RedisDriver {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the answer to HELLO comes from a replica. Servers that do not say are taken as primaries.
+fn is_replica(hello: &Value) -> bool {
+    let Value::Map(fields) = hello else {
+        return false;
+    };
+    let text = |value: &Value| match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        _ => String::new(),
+    };
+    fields
+        .iter()
+        .any(|(key, value)| text(key) == "role" && matches!(&*text(value), "replica" | "slave"))
 }
 
 fn client(config: &Config) -> Result<Client, ConfigError> {

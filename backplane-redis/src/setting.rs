@@ -20,6 +20,7 @@ pub(crate) enum Setting {
     QueueCapacity(usize),
     MaxPayload(usize),
     MaxPending(usize),
+    MaxPendingBytes(usize),
     MaxBatchMessages(usize),
     MaxBatchBytes(usize),
     SubscribeBatch(usize),
@@ -44,6 +45,7 @@ impl Setting {
             "queue_capacity" => count("queue_capacity", Self::QueueCapacity),
             "max_payload" => count("max_payload", Self::MaxPayload),
             "max_pending" => count("max_pending", Self::MaxPending),
+            "max_pending_bytes" => count("max_pending_bytes", Self::MaxPendingBytes),
             "max_batch_messages" => count("max_batch_messages", Self::MaxBatchMessages),
             "max_batch_bytes" => count("max_batch_bytes", Self::MaxBatchBytes),
             "subscribe_batch" => count("subscribe_batch", Self::SubscribeBatch),
@@ -64,6 +66,7 @@ impl Setting {
             Self::QueueCapacity(messages) => options.queue_capacity(messages),
             Self::MaxPayload(bytes) => options.max_payload(bytes),
             Self::MaxPending(messages) => options.max_pending(messages),
+            Self::MaxPendingBytes(bytes) => options.max_pending_bytes(bytes),
             Self::MaxBatchMessages(messages) => options.max_batch_messages(messages),
             Self::MaxBatchBytes(bytes) => options.max_batch_bytes(bytes),
             Self::SubscribeBatch(channels) => options.subscribe_batch(channels),
@@ -204,6 +207,7 @@ mod tests {
         assert_eq!(apply("queue_capacity", "7"), base().queue_capacity(7));
         assert_eq!(apply("max_payload", "7"), base().max_payload(7));
         assert_eq!(apply("max_pending", "7"), base().max_pending(7));
+        assert_eq!(apply("max_pending_bytes", "7"), base().max_pending_bytes(7));
         assert_eq!(
             apply("max_batch_messages", "7"),
             base().max_batch_messages(7)

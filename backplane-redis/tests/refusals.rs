@@ -6,7 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use backplane_core::{ConnectError, ConnectErrorKind};
+use backplane_core::{Backplane, ConnectError, ConnectErrorKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -187,4 +187,20 @@ async fn a_database_that_does_not_exist() {
         error.to_string().contains("DB index is out of range"),
         "{error}"
     );
+}
+
+/// What is published on a replica reaches neither its primary nor the nodes there.
+#[tokio::test]
+async fn a_replica() {
+    let primary = RedisServer::start();
+    let port = primary.address().rsplit(':').next().unwrap().to_owned();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
+    let error = builder(replica.url()).connect().await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("is a replica"), "{error}");
+    // It is taken as soon as it is promoted.
+    let node = builder(replica.url()).connect_lazy().unwrap();
+    replica.command("REPLICAOF NO ONE");
+    let attached = tokio::time::timeout(LONG, node.watch().connected()).await;
+    assert_eq!(attached.unwrap(), Some(1));
 }

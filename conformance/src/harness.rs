@@ -160,6 +160,13 @@ pub trait Observer: Send + Sync {
     /// Why the broker cannot be asked.
     async fn connections(&self) -> Result<u64, String>;
 
+    /// How many messages the broker has been handed since it started, for whatever channel. `None`: others use
+    /// the broker too, so that the number would say nothing.
+    ///
+    /// # Errors
+    /// Why the broker cannot be asked.
+    async fn publishes(&self) -> Result<Option<u64>, String>;
+
     /// Writes bytes to a channel as they are, as a stranger does that knows nothing of frames.
     ///
     /// # Errors

@@ -113,6 +113,10 @@ impl Observer for MemoryHarness {
         Ok(self.bus.connections() as u64)
     }
 
+    async fn publishes(&self) -> Result<Option<u64>, String> {
+        Ok(Some(self.bus.published()))
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
         match self.bus.inject(prefix, channel, &bytes) {
             0 => Err("nobody was subscribed".to_owned()),

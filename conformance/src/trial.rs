@@ -167,7 +167,6 @@ impl Trial {
 
     /// The trial with nodes that [`Fault::Mute`] and [`Fault::Isolate`] reach, for a rule that uses them where it
     /// [can](Self::can) and does not need them.
-    #[allow(dead_code, reason = "V2 should begin with it")]
     pub(crate) const fn with_reachable_nodes(mut self) -> Self {
         self.reachable = true;
         self

@@ -198,7 +198,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
 ];
 
 /// Changes what is asked for when subscribing.
-struct Asks(fn(Subscribe) -> Subscribe);
+pub(super) struct Asks(pub(super) fn(Subscribe) -> Subscribe);
 
 #[async_trait]
 impl NodeTwist for Asks {

@@ -11,6 +11,7 @@ use backplane_core::{
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::delivery::Asks;
 use super::envelope::with_channels;
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
@@ -44,7 +45,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "S8",
         "deferred subscribe failed",
         "the request to defer is ignored",
-        || Wrong::new().nodes(|_| Defers(|request| {
+        || Wrong::new().nodes(|_| Asks(|request| {
             let asked = Subscribe::to(request.channels().to_vec());
             if request.is_without_own() {
                 asked.without_own()
@@ -58,7 +59,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "S8",
         "without deferring, expected Unavailable",
         "every subscribe in an outage is deferred, asked for or not",
-        || Wrong::new().nodes(|_| Defers(Subscribe::deferred)),
+        || Wrong::new().nodes(|_| Asks(Subscribe::deferred)),
     ),
     mutant!(
         "deferred-subscribe-never-takes-effect",
@@ -128,20 +129,6 @@ impl NodeTwist for ComesLater {
             lock(&self.0).extend(later);
         }
         result
-    }
-}
-
-/// Has its own mind about deferring.
-struct Defers(fn(Subscribe) -> Subscribe);
-
-#[async_trait]
-impl NodeTwist for Defers {
-    async fn subscribe(
-        &self,
-        node: &Inner,
-        request: Subscribe,
-    ) -> Result<Subscription, SubscribeError> {
-        node.subscribe((self.0)(request)).await
     }
 }
 

@@ -28,6 +28,15 @@ impl Observer for RedisHarness {
             .count() as u64)
     }
 
+    async fn publishes(&self) -> Result<Option<u64>, String> {
+        if self.fixture == "url" {
+            return Ok(None);
+        }
+        self.ask(|observer| async move { observer.publishes().await })
+            .await
+            .map(Some)
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
         let name = BrokerChannel::new(prefix, channel);
         let written = self

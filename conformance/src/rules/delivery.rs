@@ -58,11 +58,16 @@ async fn d1(trial: Trial) -> Outcome {
             sent.push(payload);
         }
     }
-    trial.publish(&c, &news, "end").await?;
+    // A sentinel of each publisher: one says nothing of the other's messages.
+    trial.publish(&a, &news, "end of a").await?;
+    trial.publish(&b, &news, "end of b").await?;
     for reader in &mut everyone {
-        exactly(reader, "end", &sent).await?;
+        exactly(reader, &["end of a", "end of b"], &sent).await?;
     }
-    exactly(&mut others_only, "end", &sent_by_others).await
+    exactly(&mut others_only, &["end of b"], &sent_by_others).await?;
+    // Neither did it get the own sentinel, which was sent before the one that it got.
+    trial.publish(&b, &news, "end of all").await?;
+    others_only.expect("end of all").await.map(drop)
 }
 
 async fn d2(trial: Trial) -> Outcome {
@@ -201,9 +206,17 @@ async fn d6(trial: Trial) -> Outcome {
     Ok(())
 }
 
-/// Everything up to the sentinel must be these messages, each once, in any order of publishers.
-async fn exactly(reader: &mut Reader, sentinel: &str, expected: &[String]) -> Outcome {
-    let got = texts(&reader.up_to(sentinel).await?);
+/// Everything up to the last sentinel must be these messages, each once, in any order of publishers.
+async fn exactly(reader: &mut Reader, sentinels: &[&str], expected: &[String]) -> Outcome {
+    let mut got = Vec::new();
+    let mut open: Vec<_> = sentinels.iter().map(|text| show(text.as_bytes())).collect();
+    while !open.is_empty() {
+        let text = texts(&[reader.next("the sentinel").await?]).concat();
+        match open.iter().position(|sentinel| *sentinel == text) {
+            Some(at) => drop(open.remove(at)),
+            None => got.push(text),
+        }
+    }
     for payload in expected {
         let payload = show(payload.as_bytes());
         let times = got.iter().filter(|text| **text == payload).count();

@@ -4,7 +4,7 @@ use backplane_core::{Channel, Prefix};
 
 use crate::rule::{Rule, rule};
 use crate::trial::{Node, Reader, Trial, channel, ensure, texts};
-use crate::verdict::Outcome;
+use crate::verdict::{Ending, Outcome};
 
 pub(super) const RULES: &[Rule] = &[
     rule!("I1", "nothing crosses between two prefixes", [], i1),
@@ -128,11 +128,14 @@ async fn i5(trial: Trial) -> Outcome {
                 for i in 0..200 {
                     trial.publish(&node, &news, format!("{name} {i}")).await?;
                 }
-                trial.publish(&node, &news, "end").await
+                Ok::<_, Ending>(())
             }
         };
         let (x, y) = tokio::join!(load(a.clone(), "ours"), load(c.clone(), "theirs"));
         x.and(y)?;
+        // Both ends come after everything that could have crossed.
+        trial.publish(&a, &news, "end").await?;
+        trial.publish(&c, &news, "end").await?;
         for (reader, name) in [(&mut ours, "ours"), (&mut theirs, "theirs")] {
             let mut got = texts(&reader.up_to("end").await?);
             got.retain(|text| !text.starts_with("gap"));

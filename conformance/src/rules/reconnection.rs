@@ -67,7 +67,7 @@ const BACK: Duration = Duration::from_secs(1);
 
 async fn r1(trial: Trial) -> Outcome {
     let node = trial.node().await?;
-    for failures in [1, 3, 6] {
+    for failures in [1, 4, 10] {
         let mut events = node.events();
         trial.outage().await?;
         // Long enough for so many tries to fail.

@@ -124,6 +124,7 @@ fn agree(told: &[Event]) -> Outcome {
 }
 
 async fn v2(trial: Trial) -> Outcome {
+    let trial = trial.with_reachable_nodes();
     let node = trial.node_with(quick(&trial)).await?;
     let bound = trial.scaled(Duration::from_secs(1)) + trial.scaled(GRACE);
     for fault in [Fault::Kill, Fault::Stop, Fault::Freeze, Fault::Mute] {

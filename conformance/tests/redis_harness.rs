@@ -1,0 +1,168 @@
+//! The Redis harness breaks what it says, and nothing else.
+#![cfg(feature = "redis")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backplane_conformance::{Fault, Faults, Harness, NodeSpec, Observer, RedisHarness, Start};
+use backplane_core::{Backplane, Channel, NodeId, NodeOptions, Prefix, Subscribe};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// The longest wait for something that must happen.
+const SOON: Duration = Duration::from_secs(10);
+
+fn spec(reachable: bool) -> NodeSpec {
+    NodeSpec {
+        options: NodeOptions::new(Prefix::new("harness").unwrap()),
+        start: Start::Eager,
+        reachable,
+    }
+}
+
+fn parts(harness: &RedisHarness) -> (&dyn Faults, &dyn Observer) {
+    (harness.faults().unwrap(), harness.observer().unwrap())
+}
+
+async fn becomes(node: &Arc<dyn Backplane>, connected: bool) {
+    let mut watch = node.watch();
+    let change = watch.wait_for(|state| state.is_connected() == connected);
+    timeout(SOON, change).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_the_harness_needs_itself_is_no_task_of_the_suite() {
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let harness = RedisHarness::proxy().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let node = harness.node(&spec(true)).await.unwrap();
+    assert_eq!(observer.connections().await.unwrap(), 2);
+    faults.inject(Fault::Isolate(node.node_id())).await.unwrap();
+    faults.heal().await.unwrap();
+    node.close().await;
+    drop(node);
+    // Tasks that have ended are counted until the runtime has come round to them.
+    timeout(SOON, async {
+        while tasks() > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn isolating_a_node_leaves_the_others_alone() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let cut = harness.node(&spec(true)).await.unwrap();
+    let other = harness.node(&spec(true)).await.unwrap();
+    let direct = harness.node(&spec(false)).await.unwrap();
+
+    faults.inject(Fault::Isolate(cut.node_id())).await.unwrap();
+    becomes(&cut, false).await;
+    for node in [&other, &direct] {
+        node.health().await.unwrap();
+    }
+    faults.heal().await.unwrap();
+    becomes(&cut, true).await;
+}
+
+#[tokio::test]
+async fn a_fault_that_reaches_nobody_is_an_error() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let direct = harness.node(&spec(false)).await.unwrap();
+    for fault in [
+        Fault::Mute,
+        Fault::Isolate(direct.node_id()),
+        Fault::Isolate(NodeId::from_u64(1)),
+    ] {
+        faults.supports(fault).unwrap();
+        let error = faults.inject(fault).await.unwrap_err();
+        assert!(error.contains("behind a proxy"), "{error}");
+    }
+    direct.close().await;
+    for fault in [Fault::KillSubscribers, Fault::KillPublishers] {
+        let error = faults.inject(fault).await.unwrap_err();
+        assert!(error.contains("no connection was there"), "{error}");
+    }
+    faults.heal().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_is_made_while_muted_is_muted_too() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let first = harness.node(&spec(true)).await.unwrap();
+    faults.inject(Fault::Mute).await.unwrap();
+    first.health().await.unwrap_err();
+    let mut late = spec(true);
+    late.start = Start::Lazy;
+    let late = harness.node(&late).await.unwrap();
+    late.health().await.unwrap_err();
+    faults.heal().await.unwrap();
+    for node in [&first, &late] {
+        becomes(node, true).await;
+        node.health().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_others_is_observed_and_never_broken() {
+    let owner = RedisHarness::process().await.unwrap();
+    let theirs = owner.node(&spec(false)).await.unwrap();
+    // How `owner` reaches its server is not public; its node says where that is.
+    let shown = format!("{theirs:?}");
+    let addr = shown.split("redis://").nth(1).unwrap();
+    let addr = addr.split('"').next().unwrap();
+    let harness = RedisHarness::url(&format!("redis://{addr}")).await.unwrap();
+    let (faults, observer) = parts(&harness);
+    for fault in [
+        Fault::Kill,
+        Fault::Stop,
+        Fault::Freeze,
+        Fault::KillSubscribers,
+        Fault::KillPublishers,
+    ] {
+        assert!(faults.supports(fault).is_err(), "{fault}");
+        assert!(faults.inject(fault).await.is_err(), "{fault}");
+    }
+
+    // Only its own nodes are counted, whoever else is connected.
+    assert_eq!(observer.connections().await.unwrap(), 0);
+    let ours = harness.node(&spec(false)).await.unwrap();
+    assert_eq!(observer.connections().await.unwrap(), 2);
+    let news = Channel::new("news").unwrap();
+    let prefix = Prefix::new("harness").unwrap();
+    let _subscription = ours.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    let subscriptions = observer.subscriptions(&prefix, &news).await;
+    assert_eq!(subscriptions, Ok(1));
+
+    harness.shut_down().await;
+    theirs.health().await.unwrap();
+}
+
+#[tokio::test]
+async fn url_options_are_parsed_by_the_backend_itself() {
+    let harness = RedisHarness::process().await.unwrap();
+    let parse = |option, value| harness.parse_url_option(option, value).unwrap();
+    assert_eq!(parse("prefix", "a b&c=d%#"), Ok(()));
+    assert_eq!(parse("queue_capacity", "7"), Ok(()));
+    let error = parse("no_such_option", "1").unwrap_err();
+    assert!(error.contains("no_such_option"), "{error}");
+    let secret = harness.secret().unwrap();
+    assert!(!error.contains(&secret) && !format!("{harness:?}").contains(&secret));
+}
+
+#[tokio::test]
+async fn a_harness_that_was_shut_down_says_so() {
+    let harness = RedisHarness::process().await.unwrap();
+    harness.shut_down().await;
+    harness.shut_down().await;
+    let (faults, _) = parts(&harness);
+    let error = faults.heal().await.unwrap_err();
+    assert!(error.contains("shut down"), "{error}");
+}
