@@ -144,7 +144,7 @@ async fn a_link_that_panics_leaves_outcomes_true_and_the_lane_alive() {
     let tasks: Vec<_> = ["alone", "together", "with another"]
         .into_iter()
         .map(|text| {
-            let (node, news) = (node.clone(), news.clone());
+            let (node, news) = (std::sync::Arc::clone(&node), news.clone());
             tokio::spawn(async move { node.publish(&news, text.into()).await })
         })
         .collect();

@@ -111,14 +111,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "close-leaves-a-task",
         "C2",
-        "no task of a node that was",
+        "after close has returned",
         "a task of the node runs on for ever",
         || Wrong::new().nodes(|_| TaskOutlives),
     ),
     mutant!(
         "close-does-not-wait",
         "C2",
-        "close returned",
+        "after close has returned",
         "close returns while the node is being closed",
         || Wrong::new().nodes(|_| ClosesLater),
     ),
@@ -334,7 +334,7 @@ impl NodeTwist for ClosesLater {
         let node = Arc::clone(node);
         // It ends by itself, and nobody has to wait for it: that is what is wrong.
         tokio::spawn(async move {
-            sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(400)).await;
             node.close().await;
         });
     }

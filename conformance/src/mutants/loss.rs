@@ -68,7 +68,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "loses-a-message-now-and-then",
         "L3",
-        "was accepted, and lost without a word",
+        "accepted messages were lost",
         "one in fifty messages is dropped and reported as sent",
         || Wrong::new().nodes(|_| LosesSome(AtomicU64::new(0))),
     ),

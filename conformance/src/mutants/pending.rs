@@ -1,7 +1,6 @@
 //! Wrong at S7 and S8: subscriptions that were cancelled, have failed, or are deferred.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::{
@@ -9,7 +8,7 @@ use backplane_core::{
     SubscriptionHandle,
 };
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::task::yield_now;
 
 use super::delivery::Asks;
 use super::envelope::with_channels;
@@ -101,8 +100,7 @@ impl NodeTwist for GoesOn {
         let (done, result) = oneshot::channel();
         let (node, kept) = (Arc::clone(node), Arc::clone(&self.kept));
         self.tasks.spawn(async move {
-            // The broker is not far away, and not here either.
-            sleep(Duration::from_millis(10)).await;
+            some_time().await;
             if let Err(Ok(subscription)) = done.send(node.subscribe(request).await) {
                 lock(&kept).push(subscription);
             }
@@ -205,7 +203,7 @@ impl Control for AddsAnyway {
         let (done, result) = oneshot::channel();
         let below = below.clone();
         self.0.spawn(async move {
-            sleep(Duration::from_millis(10)).await;
+            some_time().await;
             let _ = done.send(below.subscribe(channels).await);
         });
         let lost = || SubscribeError::new(SubscribeErrorKind::Closed, None);
@@ -213,5 +211,12 @@ impl Control for AddsAnyway {
             .await
             .unwrap_or_else(|_| Err(lost()))
             .map(|()| Subscribed::InForce)
+    }
+}
+
+/// The broker is not far away, and not here either.
+async fn some_time() {
+    for _ in 0..50 {
+        yield_now().await;
     }
 }

@@ -50,7 +50,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the pause between two tries doubles for ever",
         || Wrong::new().spec(|spec| backoff(
             spec,
-            Duration::from_millis(50),
+            Duration::from_millis(5),
             Duration::from_secs(3600)
         )),
     ),

@@ -41,13 +41,18 @@ async fn b1(trial: Trial) -> Outcome {
         }
     }
     let mut events = b.events();
-    let mut read = trial.subscribe(&b, [&news]).await?;
+    let mut read = [
+        trial.subscribe(&a, [&news]).await?,
+        trial.subscribe(&b, [&news]).await?,
+    ];
     let begin = Instant::now();
     let mut sent = 0;
     // At least so many messages, and for longer than a heartbeat may take.
     while sent < 2000 || begin.elapsed() < std::time::Duration::from_millis(1500) {
         trial.publish(&a, &news, sent.to_string()).await?;
-        read.expect(sent.to_string()).await?;
+        for reader in &mut read {
+            reader.expect(sent.to_string()).await?;
+        }
         sent += 1;
     }
     if let Err(error) = b.health().await {

@@ -1,5 +1,7 @@
 //! I: prefix isolation.
 
+use std::sync::Arc;
+
 use backplane_core::{Channel, Prefix};
 
 use crate::rule::{Rule, rule};
@@ -131,7 +133,7 @@ async fn i5(trial: Trial) -> Outcome {
                 Ok::<_, Ending>(())
             }
         };
-        let (x, y) = tokio::join!(load(a.clone(), "ours"), load(c.clone(), "theirs"));
+        let (x, y) = tokio::join!(load(Arc::clone(&a), "ours"), load(Arc::clone(&c), "theirs"));
         x.and(y)?;
         // Both ends come after everything that could have crossed.
         trial.publish(&a, &news, "end").await?;
@@ -167,14 +169,14 @@ async fn separate(trial: &Trial, pairs: &[(String, String)]) -> Outcome {
     let mut nodes: Vec<(String, Node)> = Vec::new();
     for (prefix, name) in pairs {
         let node = match nodes.iter().find(|(known, _)| known == prefix) {
-            Some((_, node)) => node.clone(),
+            Some((_, node)) => Arc::clone(node),
             None => {
                 let parsed = match prefix.as_str() {
                     "" => Prefix::unprefixed(),
                     text => trial.prefix_like(|_| text.to_owned())?,
                 };
                 let node = trial.node_with(trial.options().prefix(parsed)).await?;
-                nodes.push((prefix.clone(), node.clone()));
+                nodes.push((prefix.clone(), Arc::clone(&node)));
                 node
             }
         };

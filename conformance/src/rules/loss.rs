@@ -216,7 +216,7 @@ async fn l3(trial: Trial) -> Outcome {
         let told = Arc::new(Mutex::new(Vec::new()));
         let storm: Vec<_> = (0..8)
             .map(|task| {
-                let (a, news) = (a.clone(), news.clone());
+                let (a, news) = (Arc::clone(&a), news.clone());
                 let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
                 tokio::spawn(async move {
                     for i in 0.. {

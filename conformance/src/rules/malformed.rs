@@ -1,5 +1,7 @@
 //! M: malformed input.
 
+use std::sync::Arc;
+
 use backplane_core::{Channel, InvalidName, NameKind, Prefix};
 
 use crate::rule::{Rule, rule};
@@ -68,7 +70,7 @@ async fn m3(trial: Trial) -> Outcome {
             )
             .or_else(|e| inconclusive(format!("{e:?}")))?;
             let reader = trial.subscribe(&node, [&name]).await?;
-            ends.push((node.clone(), name, reader));
+            ends.push((Arc::clone(&node), name, reader));
         }
     }
     for (i, (node, name, _)) in ends.iter().enumerate() {

@@ -45,7 +45,7 @@ pub(super) const RULES: &[Rule] = &[
     rule!(
         "R6",
         "start while the broker is down: eager fails clearly, lazy attaches",
-        [Outage],
+        [Kill],
         r6
     ),
     rule!(
@@ -249,7 +249,7 @@ async fn r5(trial: Trial) -> Outcome {
 
 async fn r6(trial: Trial) -> Outcome {
     let witness = trial.node().await?;
-    trial.outage().await?;
+    trial.inject(Fault::Kill).await?;
     trial.all_down(&[&witness]).await?;
     match trial.start(trial.options(), Start::Eager).await? {
         Ok(node) => return broken(format!("the eager constructor made {node:?} in the outage")),
