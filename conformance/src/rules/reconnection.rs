@@ -285,6 +285,12 @@ async fn r6(trial: Trial) -> Outcome {
         !lazy.state().is_connected(),
         "a lazy node claims to be connected in the outage",
     )?;
+    // It has failed once at least, and must not leave it at that.
+    let mut watch = lazy.watch();
+    let failed = watch.wait_for(|state| matches!(state, ConnectionState::Disconnected { .. }));
+    trial
+        .in_time("a lazy node does not say that it cannot attach", failed)
+        .await?;
     let news = channel("news")?;
     match lazy.publish(&news, "lost".into()).await {
         Err(error) if error.is_not_sent() => {}

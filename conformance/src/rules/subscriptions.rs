@@ -178,6 +178,12 @@ async fn s6(trial: Trial) -> Outcome {
         trial.publish(&a, room, again.clone()).await?;
         expected.push(again);
     }
+    // They stay: an unsubscribe that comes late must not take them away again.
+    for (i, room) in channels.iter().enumerate() {
+        let still = format!("still {i}");
+        trial.publish(&a, room, still.clone()).await?;
+        expected.push(still);
+    }
     trial.publish(&a, &always, "end").await?;
     let read = trial.in_time("the reader does not end", reading).await?;
     let (reader, mut got) = match read {

@@ -34,6 +34,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 async fn v1(trial: Trial) -> Outcome {
+    let trial = trial.with_reachable_nodes();
     let [a, b] = trial.nodes().await?;
     let news = channel("news")?;
     let first = ConnectionState::Connected { generation: 1 };
@@ -89,7 +90,27 @@ async fn v1(trial: Trial) -> Outcome {
     small.expect_gap().await?;
     small.expect_gap().await?;
     drop(small);
-    count(&b, "live subscriptions", 1, |s| s.subscriptions)
+    count(&b, "live subscriptions", 1, |s| s.subscriptions)?;
+
+    // Of a publisher that was heard before, what is missed is counted.
+    if trial.can(Fault::Isolate(b.node_id())) && b.capabilities().counts_loss {
+        trial.publish(&a, &news, "heard").await?;
+        read.expect("heard").await?;
+        let lost = b.stats().lost;
+        trial.inject(Fault::Isolate(b.node_id())).await?;
+        trial.all_down(&[&b]).await?;
+        for i in 0..3 {
+            trial.publish(&a, &news, format!("missed {i}")).await?;
+        }
+        trial.heal().await?;
+        trial.all_up(&[&b]).await?;
+        trial.publish(&a, &news, "heard again").await?;
+        read.expect_gap().await?;
+        read.expect("heard again").await?;
+        count(&b, "lost", 3, |s| s.lost - lost)?;
+        count(&b, "reconnects", 2, |s| s.reconnects)?;
+    }
+    Ok(())
 }
 
 fn count(node: &Node, what: &str, expected: u64, of: impl Fn(&Stats) -> u64) -> Outcome {
