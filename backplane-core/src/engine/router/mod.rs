@@ -4,20 +4,24 @@
 //! reports; a link's read path calls [`Router::deliver`]. One lock guards the table, and is never held
 //! across an await.
 
+mod deliver;
+mod plan;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::driver::{BrokerChannel, Frame, FrameError};
+pub(crate) use self::plan::Plan;
+use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::engine::probe::Probes;
 use crate::error::SubscribeErrorKind;
-use crate::message::{Gap, Message, OutageAccount};
+use crate::message::OutageAccount;
 use crate::name::{Channel, NodeId, Prefix};
 use crate::queue::{QueueReader, QueueWriter, Wake, queue};
-use crate::state::{Event, StateCell};
+use crate::state::StateCell;
 use crate::stats::{Counters, Stats};
 
 /// How many publishers a route, and the list of incompatible ones, remember.
@@ -26,26 +30,6 @@ const MAX_PUBLISHERS: usize = 4096;
 /// Names one local subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SubscriptionId(u64);
-
-/// What the broker is to be told next.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    id: u64,
-    /// Channels to subscribe.
-    pub(crate) subscribe: Vec<BrokerChannel>,
-    /// Channels that are subscribed already and have new members: these wait for a round trip, so
-    /// that nothing published before reaches them (rule D6).
-    pub(crate) refresh: Vec<BrokerChannel>,
-    /// Channels to unsubscribe.
-    pub(crate) unsubscribe: Vec<BrokerChannel>,
-}
-
-impl Plan {
-    /// How many channels it is about.
-    pub(crate) fn len(&self) -> usize {
-        self.subscribe.len() + self.refresh.len() + self.unsubscribe.len()
-    }
-}
 
 /// The routes of one node.
 #[derive(Debug)]
@@ -204,8 +188,6 @@ impl Router {
         stats
     }
 
-    // --- what subscribers do
-
     /// Registers a subscription without channels; `None` when the node is closed.
     pub(crate) fn open(
         &self,
@@ -357,294 +339,6 @@ impl Router {
                 })
             })
         })
-    }
-
-    // --- what the supervisor does
-
-    /// Resolves when there may be a plan.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Makes every route part of the coming plans, and says how many these are.
-    pub(crate) fn plan_all(&self) -> usize {
-        let mut guard = self.write();
-        let table = &mut *guard;
-        table.dirty.clear();
-        for (name, route) in &mut table.routes {
-            route.dirty = true;
-            table.dirty.push_back(name.clone());
-        }
-        table.dirty.len()
-    }
-
-    /// Takes what the broker is to be told next, up to `limit` channels.
-    pub(crate) fn plan(&self, limit: usize) -> Option<Plan> {
-        let mut guard = self.write();
-        let table = &mut *guard;
-        let mut plan = Plan {
-            id: self.next_id(),
-            ..Plan::default()
-        };
-        while plan.len() < limit {
-            let Some(name) = table.dirty.pop_front() else {
-                break;
-            };
-            let Some(route) = table.routes.get_mut(&name) else {
-                continue;
-            };
-            route.dirty = false;
-            for member in route.members.iter_mut().filter(|m| m.since.is_none()) {
-                member.plan = Some(plan.id);
-            }
-            match (route.members.is_empty(), route.on_broker) {
-                (false, false) => plan.subscribe.push(name),
-                (false, true) => {
-                    if route.members.iter().any(|m| m.since.is_none()) {
-                        plan.refresh.push(name);
-                    }
-                }
-                (true, true) => plan.unsubscribe.push(name),
-                (true, false) => {
-                    table.routes.remove(&name);
-                }
-            }
-        }
-        (plan.len() > 0).then_some(plan)
-    }
-
-    /// A plan was done on this link, except for the channels that the broker refused.
-    pub(crate) fn done(&self, plan: &Plan, refused: &[BrokerChannel], link: LinkId) {
-        let mut settled = Settled::default();
-        let mut guard = self.write();
-        let table = &mut *guard;
-        for name in plan.subscribe.iter().chain(&plan.refresh) {
-            let Some(route) = table.routes.get_mut(name) else {
-                continue;
-            };
-            let result = if refused.contains(name) {
-                Err(SubscribeErrorKind::Refused)
-            } else {
-                route.on_broker = true;
-                Ok(())
-            };
-            for member in route.members.iter_mut().filter(|m| m.plan == Some(plan.id)) {
-                member.plan = None;
-                if result.is_ok() {
-                    member.since = Some(link);
-                }
-                for wait in member.waiters.drain(..) {
-                    settled.settle(&mut table.waiters, wait, result);
-                }
-            }
-        }
-        for name in &plan.unsubscribe {
-            if let Some(route) = table.routes.get_mut(name) {
-                route.on_broker = false;
-                route.heard_mut().clear();
-                if route.members.is_empty() {
-                    table.routes.remove(name);
-                }
-            }
-        }
-    }
-
-    /// The first of these channels that some subscription holds from before.
-    pub(crate) fn first_held<'a>(
-        &self,
-        channels: &'a [BrokerChannel],
-        link: LinkId,
-    ) -> Option<&'a BrokerChannel> {
-        let table = self.read();
-        channels.iter().find(|name| {
-            table.routes.get(*name).is_some_and(|route| {
-                route
-                    .members
-                    .iter()
-                    .any(|m| m.since.is_some_and(|since| since < link))
-            })
-        })
-    }
-
-    /// The node is attached through this link: deliveries count from now on, and every subscription that was in
-    /// force before the outage has its gap first (rule L5).
-    pub(crate) fn go_live(&self, link: LinkId) {
-        let mut wake = Wake::default();
-        let mut table = self.write();
-        table.live = Some(link);
-        for local in table.subscriptions.values_mut().filter(|s| s.owes_gap) {
-            local.owes_gap = false;
-            let account = OutageAccount::default();
-            *lock(&local.inbox.account) = Some(account.clone());
-            if local
-                .inbox
-                .queue
-                .push_gap_then(Gap::outage(account), &mut wake)
-            {
-                self.counters.gaps.add(1);
-            }
-        }
-    }
-
-    /// The link is gone: the node is not attached any longer, or could not be attached.
-    pub(crate) fn go_down(&self, link: LinkId) {
-        let mut settled = Settled::default();
-        let mut guard = self.write();
-        let table = &mut *guard;
-        let was_live = table.live.take().is_some();
-        table.dirty.clear();
-        table.routes.retain(|_, route| !route.members.is_empty());
-        for route in table.routes.values_mut() {
-            route.on_broker = false;
-            route.dirty = false;
-            for member in &mut route.members {
-                member.plan = None;
-                member.waiters.clear();
-                if !was_live && member.since == Some(link) {
-                    member.since = None;
-                }
-                if member.since.is_some()
-                    && let Some(local) = table.subscriptions.get_mut(&member.id)
-                {
-                    local.owes_gap = true;
-                }
-            }
-        }
-        for (_, waiter) in table.waiters.drain() {
-            settled
-                .0
-                .push((waiter.done, Err(SubscribeErrorKind::Unavailable)));
-        }
-    }
-
-    /// The node is closed: every subscription ends after what it has received (rule C1).
-    pub(crate) fn close(&self) {
-        let (mut settled, mut wake) = (Settled::default(), Wake::default());
-        let mut guard = self.write();
-        let table = &mut *guard;
-        table.closed = true;
-        table.live = None;
-        table.routes.clear();
-        table.dirty.clear();
-        for (_, local) in table.subscriptions.drain() {
-            local.inbox.queue.close_then(&mut wake);
-        }
-        for (_, waiter) in table.waiters.drain() {
-            settled
-                .0
-                .push((waiter.done, Err(SubscribeErrorKind::Closed)));
-        }
-    }
-
-    // --- what links do
-
-    /// Takes in a frame that arrived on this link.
-    pub(crate) fn deliver(&self, link: LinkId, channel: &[u8], frame: &Frame) {
-        if channel == self.probe_channel.as_bytes() {
-            if frame.publisher() == self.node {
-                self.probes.answer(frame.sequence());
-            }
-            return;
-        }
-        let mut wake = Wake::default();
-        let table = self.read();
-        if table.live != Some(link) {
-            return;
-        }
-        if let Some(route) = table.routes.get(channel) {
-            self.route(link, route, frame, &mut wake);
-        }
-    }
-
-    /// Counts bytes that are not a frame.
-    pub(crate) fn reject(&self, link: LinkId, error: &FrameError) {
-        if self.read().live != Some(link) {
-            return;
-        }
-        match error {
-            FrameError::Malformed(_) => self.counters.malformed.add(1),
-            FrameError::Incompatible { version, publisher } => {
-                self.counters.incompatible.add(1);
-                let mut known = lock(&self.incompatible);
-                if known.len() < MAX_PUBLISHERS && known.insert(*publisher) {
-                    tracing::warn!(%publisher, version, "skipping a newer wire version");
-                    let (version, publisher) = (*version, *publisher);
-                    self.state.tell(Event::Incompatible { version, publisher });
-                }
-            }
-        }
-    }
-
-    /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
-    fn route(&self, link: LinkId, route: &Route, frame: &Frame, wake: &mut Wake) {
-        let (publisher, first) = (frame.publisher(), frame.sequence());
-        let next = first + frame.len() as u64;
-        let mut heard = lock(&route.heard);
-        if heard.len() >= MAX_PUBLISHERS && !heard.contains_key(&publisher) {
-            // Publishers of earlier links first; what is forgotten is merely not counted.
-            heard.retain(|_, h| h.link == link);
-            if heard.len() >= MAX_PUBLISHERS {
-                heard.clear();
-            }
-        }
-        let mut known = 0;
-        if let Some(before) = heard.get(&publisher).copied() {
-            known = before.next.saturating_sub(first).min(frame.len() as u64);
-            self.counters.duplicates.add(known);
-            if next <= before.next {
-                return;
-            }
-            // None missed is worth telling, too, of a publisher that is heard again after an outage.
-            let missed = first.saturating_sub(before.next);
-            if !frame.is_start() && (missed > 0 || before.link != link) {
-                self.missed(link, route, publisher, before, missed, wake);
-            }
-        }
-        heard.insert(publisher, Heard { next, link });
-        for member in route.members.iter().filter(|m| m.since.is_some()) {
-            if member.inbox.without_own && publisher == self.node {
-                continue;
-            }
-            let messages = frame
-                .payloads()
-                .skip(usize::try_from(known).unwrap_or(usize::MAX))
-                .map(|payload| Message::new(route.channel.clone(), payload, publisher));
-            let pushed = member.inbox.queue.push_then(messages, wake);
-            self.counters.delivered.add(pushed.queued);
-            self.counters.overflowed.add(pushed.overflowed);
-            self.counters.gaps.add(u64::from(pushed.new_gap));
-        }
-    }
-
-    /// Messages were skipped: in an outage, which the members' gaps account for (rule L8), or
-    /// on a link that lives, because the broker dropped them.
-    fn missed(
-        &self,
-        link: LinkId,
-        route: &Route,
-        publisher: NodeId,
-        before: Heard,
-        missed: u64,
-        wake: &mut Wake,
-    ) {
-        let mut told = false;
-        for member in &route.members {
-            // Who came later has missed nothing, and who leaves out own messages misses none of them.
-            let held = member.since.is_some_and(|since| since <= before.link);
-            if !held || member.inbox.without_own && publisher == self.node {
-                continue;
-            }
-            told = true;
-            if before.link == link {
-                let new = member.inbox.queue.push_gap_then(Gap::dropped(missed), wake);
-                self.counters.gaps.add(u64::from(new));
-            } else if let Some(account) = &*lock(&member.inbox.account) {
-                account.add(publisher, missed);
-            }
-        }
-        if told {
-            self.counters.lost.add(missed);
-        }
     }
 
     fn withdraw(&self, id: SubscriptionId, names: &[BrokerChannel]) {

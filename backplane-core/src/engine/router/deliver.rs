@@ -1,0 +1,119 @@
+//! What links do with the routes: deliver what arrives, without blocking.
+
+use super::{Heard, MAX_PUBLISHERS, Route, Router, Wake, lock};
+use crate::driver::{Frame, FrameError};
+use crate::engine::fate::LinkId;
+use crate::message::{Gap, Message};
+use crate::name::NodeId;
+use crate::state::Event;
+
+impl Router {
+    /// Takes in a frame that arrived on this link.
+    pub(crate) fn deliver(&self, link: LinkId, channel: &[u8], frame: &Frame) {
+        if channel == self.probe_channel.as_bytes() {
+            if frame.publisher() == self.node {
+                self.probes.answer(frame.sequence());
+            }
+            return;
+        }
+        let mut wake = Wake::default();
+        let table = self.read();
+        if table.live != Some(link) {
+            return;
+        }
+        if let Some(route) = table.routes.get(channel) {
+            self.route(link, route, frame, &mut wake);
+        }
+    }
+
+    /// Counts bytes that are not a frame.
+    pub(crate) fn reject(&self, link: LinkId, error: &FrameError) {
+        if self.read().live != Some(link) {
+            return;
+        }
+        match error {
+            FrameError::Malformed(_) => self.counters.malformed.add(1),
+            FrameError::Incompatible { version, publisher } => {
+                self.counters.incompatible.add(1);
+                let mut known = lock(&self.incompatible);
+                if known.len() < MAX_PUBLISHERS && known.insert(*publisher) {
+                    tracing::warn!(%publisher, version, "skipping a newer wire version");
+                    let (version, publisher) = (*version, *publisher);
+                    self.state.tell(Event::Incompatible { version, publisher });
+                }
+            }
+        }
+    }
+
+    /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
+    fn route(&self, link: LinkId, route: &Route, frame: &Frame, wake: &mut Wake) {
+        let (publisher, first) = (frame.publisher(), frame.sequence());
+        let next = first + frame.len() as u64;
+        let mut heard = lock(&route.heard);
+        if heard.len() >= MAX_PUBLISHERS && !heard.contains_key(&publisher) {
+            // Publishers of earlier links first; what is forgotten is merely not counted.
+            heard.retain(|_, h| h.link == link);
+            if heard.len() >= MAX_PUBLISHERS {
+                heard.clear();
+            }
+        }
+        let mut known = 0;
+        if let Some(before) = heard.get(&publisher).copied() {
+            known = before.next.saturating_sub(first).min(frame.len() as u64);
+            self.counters.duplicates.add(known);
+            if next <= before.next {
+                return;
+            }
+            // None missed is worth telling, too, of a publisher that is heard again after an outage.
+            let missed = first.saturating_sub(before.next);
+            if !frame.is_start() && (missed > 0 || before.link != link) {
+                self.missed(link, route, publisher, before, missed, wake);
+            }
+        }
+        heard.insert(publisher, Heard { next, link });
+        for member in route.members.iter().filter(|m| m.since.is_some()) {
+            if member.inbox.without_own && publisher == self.node {
+                continue;
+            }
+            let messages = frame
+                .payloads()
+                .skip(usize::try_from(known).unwrap_or(usize::MAX))
+                .map(|payload| Message::new(route.channel.clone(), payload, publisher));
+            let pushed = member.inbox.queue.push_then(messages, wake);
+            self.counters.delivered.add(pushed.queued);
+            self.counters.overflowed.add(pushed.overflowed);
+            self.counters.gaps.add(u64::from(pushed.new_gap));
+        }
+    }
+
+    /// Messages were skipped: in an outage, which the members' gaps account for (rule L8), or
+    /// on a link that lives, because the broker dropped them.
+    fn missed(
+        &self,
+        link: LinkId,
+        route: &Route,
+        publisher: NodeId,
+        before: Heard,
+        missed: u64,
+        wake: &mut Wake,
+    ) {
+        let mut told = false;
+        for member in &route.members {
+            // Who came later has missed nothing, and who leaves out own messages misses none of them.
+            let held = member.since.is_some_and(|since| since <= before.link);
+            if !held || member.inbox.without_own && publisher == self.node {
+                continue;
+            }
+            told = true;
+            if before.link == link {
+                let new = member.inbox.queue.push_gap_then(Gap::dropped(missed), wake);
+                self.counters.gaps.add(u64::from(new));
+            } else if let Some(account) = &*lock(&member.inbox.account) {
+                account.add(publisher, missed);
+            }
+        }
+        if told {
+            self.counters.lost.add(missed);
+        }
+    }
+}
