@@ -7,6 +7,9 @@ use crate::name::Prefix;
 
 /// How a node behaves, whatever its backend. Checked by the constructor that takes it.
 ///
+/// Each method sets the field of its name; a backend that implements [`Backplane`](crate::Backplane) itself
+/// reads the fields.
+///
 /// ```
 /// use std::time::Duration;
 /// use backplane_core::{NodeOptions, Prefix};
@@ -18,22 +21,38 @@ use crate::name::Prefix;
 /// # Ok::<(), backplane_core::InvalidName>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeOptions {
-    pub(crate) prefix: Prefix,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) publish_timeout: Duration,
-    pub(crate) subscribe_timeout: Duration,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) heartbeat_timeout: Duration,
-    pub(crate) backoff_initial: Duration,
-    pub(crate) backoff_max: Duration,
-    pub(crate) queue_capacity: usize,
-    pub(crate) max_payload: Option<usize>,
-    pub(crate) max_pending: usize,
-    pub(crate) max_pending_bytes: usize,
-    pub(crate) max_batch_messages: usize,
-    pub(crate) max_batch_bytes: usize,
-    pub(crate) subscribe_batch: usize,
+    /// See [`prefix`](Self::prefix()).
+    pub prefix: Prefix,
+    /// See [`connect_timeout`](Self::connect_timeout()).
+    pub connect_timeout: Duration,
+    /// See [`publish_timeout`](Self::publish_timeout()).
+    pub publish_timeout: Duration,
+    /// See [`subscribe_timeout`](Self::subscribe_timeout()).
+    pub subscribe_timeout: Duration,
+    /// See [`heartbeat_interval`](Self::heartbeat_interval()).
+    pub heartbeat_interval: Duration,
+    /// See [`heartbeat_timeout`](Self::heartbeat_timeout()).
+    pub heartbeat_timeout: Duration,
+    /// See [`backoff_initial`](Self::backoff_initial()).
+    pub backoff_initial: Duration,
+    /// See [`backoff_max`](Self::backoff_max()).
+    pub backoff_max: Duration,
+    /// See [`queue_capacity`](Self::queue_capacity()).
+    pub queue_capacity: usize,
+    /// See [`max_payload`](Self::max_payload()).
+    pub max_payload: Option<usize>,
+    /// See [`max_pending`](Self::max_pending()).
+    pub max_pending: usize,
+    /// See [`max_pending_bytes`](Self::max_pending_bytes()).
+    pub max_pending_bytes: usize,
+    /// See [`max_batch_messages`](Self::max_batch_messages()).
+    pub max_batch_messages: usize,
+    /// See [`max_batch_bytes`](Self::max_batch_bytes()).
+    pub max_batch_bytes: usize,
+    /// See [`subscribe_batch`](Self::subscribe_batch()).
+    pub subscribe_batch: usize,
 }
 
 impl NodeOptions {

@@ -343,6 +343,20 @@ async fn a_publish_that_is_not_answered_is_unknown_after_the_timeout_and_ends_th
 }
 
 #[tokio::test]
+async fn a_task_that_only_publishes_does_not_starve_the_others() {
+    let bus = backplane_memory::MemoryBus::new();
+    let node = bus.connect(options()).await.unwrap();
+    let news = channel("news");
+    let ran = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let other = std::sync::Arc::clone(&ran);
+    tokio::spawn(async move { other.store(true, std::sync::atomic::Ordering::Relaxed) });
+    for _ in 0..1000 {
+        node.publish(&news, "hello".into()).await.unwrap();
+    }
+    assert!(ran.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+#[tokio::test]
 async fn a_broken_link_ends_a_publish_in_flight_at_once_as_unknown() {
     let fake = Fake::new();
     let node = Node::connect(fake.clone(), options()).await.unwrap();

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::rule::{Rule, rule};
 use crate::rules::loss::quick;
-use crate::trial::{Trial, chain, channel, ensure, texts};
+use crate::trial::{Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -115,7 +115,6 @@ async fn b4(trial: Trial) -> Outcome {
     let mut witness = trial.subscribe(&b, [&news]).await?;
     let mut random = trial.seed();
     let (mut sent, mut next) = (0_u64, 0_u64);
-    let mut got = Vec::new();
     for _ in 0..60 {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -126,31 +125,34 @@ async fn b4(trial: Trial) -> Outcome {
             sent += 1;
         }
         for _ in 0..(random >> 56) & 15 {
-            got.extend(small.subscription.try_recv());
-        }
-    }
-    while let Ok(delivery) = small.subscription.try_recv() {
-        got.push(delivery);
-    }
-    for delivery in &got {
-        match delivery {
-            Delivery::Message(message) => {
-                let right = message.payload() == next.to_string().as_bytes();
-                let list = || texts(&got).join(", ");
-                ensure(
-                    right,
-                    format!("after {next} messages another is expected: {}", list()),
-                )?;
-                next += 1;
+            if let Ok(delivery) = small.subscription.try_recv() {
+                next = account(next, &delivery)?;
             }
-            Delivery::Gap(gap) => match gap.missed() {
-                Missed::Exactly(missed) => next += missed,
-                missed => return broken(format!("an overflow of {missed:?}")),
-            },
         }
+    }
+    while next < sent {
+        let delivery = small.next("the rest of the messages, or a gap").await?;
+        next = account(next, &delivery)?;
     }
     ensure(
         next == sent,
         format!("{sent} messages were sent, and {next} arrived or were counted"),
     )
+}
+
+/// How many messages are accounted for with this delivery, after so many before it.
+fn account(next: u64, delivery: &Delivery) -> Outcome<u64> {
+    match delivery {
+        Delivery::Message(message) if message.payload() == next.to_string().as_bytes() => {
+            Ok(next + 1)
+        }
+        Delivery::Message(message) => {
+            let got = show(message.payload());
+            broken(format!("after {next} messages another is expected: {got}"))
+        }
+        Delivery::Gap(gap) => match gap.missed() {
+            Missed::Exactly(missed) => Ok(next + missed),
+            missed => broken(format!("an overflow of {missed:?}")),
+        },
+    }
 }
