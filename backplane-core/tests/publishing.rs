@@ -133,6 +133,30 @@ async fn a_publish_that_nobody_polls_any_longer_holds_nobody_up() {
     assert_eq!(sent, 3);
 }
 
+/// The lane is somebody else's by the time the first caller is polled again.
+#[tokio::test]
+async fn a_caller_gets_the_outcome_of_its_own_message_however_late_it_asks() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let second = node.publish(&news, "second".into());
+    let (second, ()) = join(second, async { fake.0.open_gate() }).await;
+    second.unwrap();
+    until("the lane is idle", || node.stats().published == 2).await;
+    tokio::task::yield_now().await;
+
+    fake.0.close_gate();
+    fake.0.on_publish(OnPublish::NotSent);
+    let mut third = Box::pin(node.publish(&news, "third".into()));
+    assert!(poll_once(third.as_mut()).is_pending());
+    fake.0.open_gate();
+    assert!(matches!(poll_once(first.as_mut()), Poll::Ready(Ok(()))));
+    assert!(third.await.unwrap_err().is_not_sent());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_link_that_panics_leaves_outcomes_true_and_the_lane_alive() {
     let fake = Fake::new();

@@ -70,6 +70,8 @@ struct Queue {
     started: bool,
     /// Whether a flush is under way.
     busy: bool,
+    /// Counts the callers that found the lane idle.
+    turn: u64,
     /// The flush under way, while it is its caller who polls it and not a task.
     parked: Option<Parked>,
     waiting: VecDeque<Waiting>,
@@ -77,6 +79,8 @@ struct Queue {
 
 /// A flush that a task can take over, and where its outcome goes then.
 struct Parked {
+    /// Whose flush it is.
+    turn: u64,
     flush: Flush,
     outcome: oneshot::Sender<Outcome>,
 }
@@ -126,6 +130,7 @@ impl Lanes {
                 next,
                 started: false,
                 busy: false,
+                turn: 0,
                 parked: None,
                 waiting: VecDeque::new(),
             };
@@ -162,8 +167,10 @@ fn enter<L: Link>(
     let mut queue = lane.lock();
     if !queue.busy {
         queue.busy = true;
+        queue.turn += 1;
+        let turn = queue.turn;
         drop(queue);
-        return Ok(Flight::new(core, lane, payload, pending));
+        return Ok(Flight::new(core, lane, turn, payload, pending));
     }
     let (answer, outcome) = oneshot::channel();
     let since = Instant::now();
@@ -244,6 +251,7 @@ impl Drop for Numbers<'_> {
 struct Flight<L: Link> {
     core: Arc<Core<L>>,
     lane: Arc<Lane>,
+    turn: u64,
     step: Step,
 }
 
@@ -258,7 +266,13 @@ enum Step {
 }
 
 impl<L: Link> Flight<L> {
-    fn new(core: &Arc<Core<L>>, lane: Arc<Lane>, payload: Bytes, pending: Pending) -> Self {
+    fn new(
+        core: &Arc<Core<L>>,
+        lane: Arc<Lane>,
+        turn: u64,
+        payload: Bytes,
+        pending: Pending,
+    ) -> Self {
         let flush = {
             let (core, lane) = (Arc::clone(core), Arc::clone(&lane));
             Box::pin(async move {
@@ -269,6 +283,7 @@ impl<L: Link> Flight<L> {
         Self {
             core: Arc::clone(core),
             lane,
+            turn,
             step: Step::Mine(flush),
         }
     }
@@ -281,7 +296,7 @@ impl<L: Link> Future for Flight<L> {
         let this = &mut *self;
         let (mut flush, mut told) = match std::mem::replace(&mut this.step, Step::Polling) {
             Step::Mine(flush) => (flush, None),
-            Step::Parked(mut outcome) => match this.lane.lock().parked.take() {
+            Step::Parked(mut outcome) => match this.lane.unpark(this.turn) {
                 Some(parked) => (parked.flush, Some((parked.outcome, outcome))),
                 None => {
                     let polled = Pin::new(&mut outcome).poll(cx);
@@ -300,7 +315,11 @@ impl<L: Link> Future for Flight<L> {
             return Poll::Ready(outcome);
         }
         let (outcome, mut told) = told.take().unwrap_or_else(oneshot::channel);
-        let parked = Parked { flush, outcome };
+        let parked = Parked {
+            turn: this.turn,
+            flush,
+            outcome,
+        };
         let mut queue = this.lane.lock();
         if queue.waiting.is_empty() {
             queue.parked = Some(parked);
@@ -322,7 +341,7 @@ impl<L: Link> Drop for Flight<L> {
             Step::Mine(_) | Step::Polling => go_on(&self.core, &self.lane),
             // What is on its way is finished, so that the numbers stay true.
             Step::Parked(_) => {
-                let parked = self.lane.lock().parked.take();
+                let parked = self.lane.unpark(self.turn);
                 if let Some(parked) = parked {
                     spawn(&self.core, Arc::clone(&self.lane), Some(parked));
                 }
@@ -358,7 +377,7 @@ fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, parked: Option<Parked>) 
 
 async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parked>) {
     let lane = Arc::clone(&lead.lane);
-    if let Some(Parked { flush, outcome }) = parked {
+    if let Some(Parked { flush, outcome, .. }) = parked {
         let _ = outcome.send(flush.await);
     }
     loop {
@@ -424,6 +443,11 @@ impl Drop for Lead {
 }
 
 impl Lane {
+    /// Takes back the flush of this turn, if it is parked still.
+    fn unpark(&self, turn: u64) -> Option<Parked> {
+        self.lock().parked.take_if(|parked| parked.turn == turn)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
