@@ -52,7 +52,7 @@ pub(super) struct ServerArgs {
     /// Where the server comes from [default: url with --url, else container, else process]
     #[arg(long, value_enum)]
     pub(super) fixture: Option<Fixture>,
-    /// The server to use, for the fixture url: redis://[user:password@]host[:port][/db]
+    /// The server to use, for the fixture url, such as redis://user:password@host:6379/0
     #[arg(long)]
     pub(super) url: Option<String>,
 }
