@@ -167,6 +167,9 @@ fn subscribe_op() -> impl Strategy<Value = SubscribeOp> {
     ]
 }
 
+/// Says whether it succeeded.
+type Call = Pin<Box<dyn Future<Output = bool>>>;
+
 /// Checks the one set of channels that the calls that succeeded, and the leaves after them, allow.
 async fn subscribe_in_any_order(ops: Vec<SubscribeOp>) {
     let fake = Fake::new();
@@ -174,7 +177,7 @@ async fn subscribe_in_any_order(ops: Vec<SubscribeOp>) {
     let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
     let handle = subscription.handle();
     let rooms: Vec<_> = (0..3).map(|i| channel(&format!("room {i}"))).collect();
-    let mut open: Vec<(usize, Pin<Box<dyn Future<Output = bool>>>)> = Vec::new();
+    let mut open: Vec<(usize, Call)> = Vec::new();
     // Whether a call for the room has succeeded since it was last left.
     let mut succeeded = [false; 3];
     for op in ops {
