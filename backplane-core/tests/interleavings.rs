@@ -177,7 +177,8 @@ async fn subscribe_in_any_order(ops: Vec<SubscribeOp>) {
     let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
     let handle = subscription.handle();
     let rooms: Vec<_> = (0..3).map(|i| channel(&format!("room {i}"))).collect();
-    let mut open: Vec<(usize, Call)> = Vec::new();
+    // The room, unless it was left after the call had begun; and whether it has begun.
+    let mut open: Vec<(Option<usize>, bool, Call)> = Vec::new();
     // Whether a call for the room has succeeded since it was last left.
     let mut succeeded = [false; 3];
     for op in ops {
@@ -185,14 +186,17 @@ async fn subscribe_in_any_order(ops: Vec<SubscribeOp>) {
             SubscribeOp::Start(room) => {
                 let (handle, name) = (handle.clone(), rooms[room].clone());
                 let call = async move { handle.subscribe([name]).await.is_ok() };
-                open.push((room, Box::pin(call)));
+                open.push((Some(room), false, Box::pin(call)));
             }
             SubscribeOp::Poll(at) if !open.is_empty() => {
                 let at = at % open.len();
-                let (room, call) = &mut open[at];
+                let (room, begun, call) = &mut open[at];
+                *begun = true;
                 let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 if let Poll::Ready(ok) = polled {
-                    succeeded[*room] |= ok;
+                    if let Some(room) = *room {
+                        succeeded[room] |= ok;
+                    }
                     drop(open.remove(at));
                 }
             }
@@ -201,8 +205,12 @@ async fn subscribe_in_any_order(ops: Vec<SubscribeOp>) {
                 drop(open.remove(at));
             }
             SubscribeOp::Leave(room) => {
-                // Calls that are open may bring it back or not; without them it is certain.
-                open.retain(|(of, _)| *of != room);
+                // A call that is open may end well later, and means nothing for the room then.
+                for (of, begun, _) in &mut open {
+                    if *begun && *of == Some(room) {
+                        *of = None;
+                    }
+                }
                 handle.unsubscribe([rooms[room].clone()]);
                 succeeded[room] = false;
             }

@@ -110,6 +110,50 @@ async fn a_call_that_succeeded_is_not_undone_by_the_end_of_another() {
     assert_eq!(next(&mut subscription).await, "hello");
 }
 
+#[tokio::test]
+async fn a_driver_that_panics_closes_the_node_and_leaves_nobody_waiting() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    let mut events = node.events();
+    fake.0.panic_on_ping();
+    // A second subscription of the channel costs a ping.
+    let error = node
+        .subscribe(Subscribe::to([news.clone()]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), SubscribeErrorKind::Closed);
+    assert_eq!(node.state(), ConnectionState::Closed);
+    assert_eq!(next(&mut subscription).await, "end");
+    while events.recv().await.is_some() {}
+    assert!(
+        node.publish(&news, "late".into())
+            .await
+            .unwrap_err()
+            .is_not_sent()
+    );
+    node.close().await;
+}
+
+/// The first call is for a membership that has been left since.
+#[tokio::test]
+async fn a_call_that_ends_after_a_leave_does_not_touch_the_next_membership() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let subscription = node.subscribe(Subscribe::to([])).await.unwrap();
+    let handle = subscription.handle();
+    let news = channel("news");
+    let mut first = Box::pin(handle.subscribe([news.clone()]));
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    handle.unsubscribe([news.clone()]);
+    let mut second = Box::pin(handle.subscribe([news.clone()]));
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
+    drop(first);
+    second.await.unwrap();
+    assert_eq!(subscription.channels(), std::slice::from_ref(&news));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deferred_channel_that_is_refused_keeps_nobody_away() {
     let fake = Fake::new();

@@ -28,7 +28,7 @@ use crate::name::{Channel, Prefix};
 const MAX_LANES: usize = 65_536;
 
 /// The numbers of one incarnation of a lane; a later one starts above them.
-const EPOCH_BITS: u32 = 40;
+pub(crate) const EPOCH_BITS: u32 = 40;
 
 /// What became of a message. Shared, because the messages of one frame share their fate.
 pub(crate) type Outcome = Result<(), Failure>;
@@ -494,11 +494,21 @@ async fn send<L: Link>(core: &Core<L>, name: &BrokerChannel, frame: &Frame) -> O
         return Err(Failure::not_sent(NotSent::Unavailable));
     }
     let timeout = core.options.publish_timeout;
-    let sent = tokio::select! {
-        biased;
-        sent = tokio::time::timeout(timeout, attached.link.publish(name, frame)) => sent,
-        () = attached.fate.ended() => {
-            return Err(Failure::unknown(Unknown::ConnectionLost, None));
+    let mut publish = attached.link.publish(name, frame);
+    let sent = loop {
+        let begin = Instant::now();
+        tokio::select! {
+            biased;
+            sent = &mut publish => break Ok(sent),
+            () = attached.fate.ended() => {
+                return Err(Failure::unknown(Unknown::ConnectionLost, None));
+            }
+            () = tokio::time::sleep(timeout) => {
+                // Much later than that, it was the caller who did not look, and the broker may have answered.
+                if begin.elapsed() <= timeout + timeout / 4 {
+                    break Err(());
+                }
+            }
         }
     };
     match sent {
@@ -520,7 +530,7 @@ async fn send<L: Link>(core: &Core<L>, name: &BrokerChannel, frame: &Frame) -> O
             };
             Err(Failure::unknown(why, Some(Arc::new(error))))
         }
-        Err(_) => {
+        Err(()) => {
             let told = format!("no answer to a publish within {timeout:?}");
             attached
                 .fate

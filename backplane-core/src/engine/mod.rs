@@ -222,7 +222,7 @@ impl<D: Driver> Backplane for Node<D> {
         let Some(attached) = attached else {
             return Err(HealthError::new(HealthErrorKind::Unavailable, None));
         };
-        let probe = probe::probe(&self.core.router, &*attached.link);
+        let probe = probe::probe(&self.core.router, attached.fate.id(), &*attached.link);
         tokio::select! {
             biased;
             probed = timeout(self.core.options.heartbeat_timeout, probe) => match probed {

@@ -158,7 +158,7 @@ impl<D: Driver> Supervisor<D> {
                     break;
                 }
             }
-            self.probe(link).await
+            self.probe(open).await
         })
         .await
     }
@@ -169,7 +169,7 @@ impl<D: Driver> Supervisor<D> {
         until_lost(&open.fate, async {
             tokio::select! {
                 ended = self.keep_subscribed(open) => ended,
-                ended = self.keep_beating(&open.link) => ended,
+                ended = self.keep_beating(open) => ended,
             }
         })
         .await
@@ -185,19 +185,19 @@ impl<D: Driver> Supervisor<D> {
         }
     }
 
-    async fn keep_beating(&self, link: &D::Link) -> Result<Never, LinkError> {
+    async fn keep_beating(&self, open: &Attached<D::Link>) -> Result<Never, LinkError> {
         loop {
             sleep(self.core.options.heartbeat_interval).await;
-            self.probe(link).await?;
+            self.probe(open).await?;
         }
     }
 
-    async fn probe(&self, link: &D::Link) -> Result<(), LinkError> {
+    async fn probe(&self, open: &Attached<D::Link>) -> Result<(), LinkError> {
         let within = self.core.options.heartbeat_timeout;
         bounded(
             within,
             "probe through the broker",
-            probe(&self.core.router, link),
+            probe(&self.core.router, open.fate.id(), &*open.link),
         )
         .await
     }
@@ -282,11 +282,12 @@ impl<D: Driver> Supervisor<D> {
         let open = self.open.take();
         if let Some(open) = &open {
             open.fate.end();
-            self.core.router.go_down(open.fate.id());
         }
         if next == Step::Finish {
             self.core.set_closed();
             self.core.router.close();
+        } else {
+            self.core.router.go_down(LinkId(self.links));
         }
         if let Some(open) = open {
             // A broker that does not take the goodbye loses the connection with the link. Publishes that
@@ -318,6 +319,20 @@ impl<D: Driver> Supervisor<D> {
         if connected && let Some(first) = self.first.take() {
             let _ = first.send(Ok(()));
         }
+    }
+}
+
+/// However the supervisor ends, by a panic in a driver or with the runtime, it leaves a node that says
+/// that it is closed.
+impl<D: Driver> Drop for Supervisor<D> {
+    fn drop(&mut self) {
+        self.core.attach(None);
+        if let Some(open) = self.open.take() {
+            open.fate.end();
+        }
+        self.core.set_closed();
+        self.core.router.close();
+        self.core.state.set(ConnectionState::Closed);
     }
 }
 

@@ -46,6 +46,7 @@ struct State {
     unsubscribes: Vec<usize>,
     pings: usize,
     pause: Duration,
+    panic_on_ping: bool,
 }
 
 /// The driver.
@@ -68,6 +69,7 @@ impl Fake {
             unsubscribes: Vec::new(),
             pings: 0,
             pause: Duration::ZERO,
+            panic_on_ping: false,
         };
         let gate = Semaphore::new(Semaphore::MAX_PERMITS);
         Self(Arc::new(Broker {
@@ -129,6 +131,10 @@ impl Broker {
     /// What the broker delivers to the node goes in here.
     pub fn inbound(&self) -> Inbound {
         self.state.lock().unwrap().inbound.clone().unwrap()
+    }
+
+    pub fn panic_on_ping(&self) {
+        self.state.lock().unwrap().panic_on_ping = true;
     }
 
     /// Every publish to an application channel takes so long.
@@ -246,6 +252,8 @@ impl Link for FakeLink {
     }
 
     async fn ping(&self) -> Result<(), LinkError> {
+        let panics = self.0.state.lock().unwrap().panic_on_ping;
+        assert!(!panics, "as the test wants");
         self.0.state.lock().unwrap().pings += 1;
         Ok(())
     }

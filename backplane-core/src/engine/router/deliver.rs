@@ -3,6 +3,7 @@
 use super::{Heard, MAX_PUBLISHERS, Route, Router, Wake, lock};
 use crate::driver::{Frame, FrameError};
 use crate::engine::fate::LinkId;
+use crate::engine::lane::EPOCH_BITS;
 use crate::message::{Gap, Message};
 use crate::name::NodeId;
 use crate::state::Event;
@@ -12,7 +13,7 @@ impl Router {
     pub(crate) fn deliver(&self, link: LinkId, channel: &[u8], frame: &Frame) {
         if channel == self.probe_channel.as_bytes() {
             if frame.publisher() == self.node {
-                self.probes.answer(frame.sequence());
+                self.probes.answer(link, frame.sequence());
             }
             return;
         }
@@ -66,7 +67,9 @@ impl Router {
             }
             // None missed is worth telling, too, of a publisher that is heard again after an outage.
             let missed = first.saturating_sub(before.next);
-            if !frame.is_start() && (missed > 0 || before.link != link) {
+            // A numbering of a later epoch starts anew, whether or not its first frame was seen.
+            let anew = frame.is_start() || first >> EPOCH_BITS != before.next >> EPOCH_BITS;
+            if !anew && (missed > 0 || before.link != link) {
                 self.missed(link, route, publisher, before, missed, wake);
             }
         }

@@ -80,6 +80,8 @@ struct Heard {
 #[derive(Debug)]
 struct Member {
     id: SubscriptionId,
+    /// Tells it from one that left before it.
+    token: u64,
     inbox: Arc<Inbox>,
     /// The link on which it came into force. `None`: it is not in force yet.
     since: Option<LinkId>,
@@ -133,7 +135,7 @@ pub(crate) enum Claimed {
 pub(crate) struct Claim {
     router: Arc<Router>,
     id: SubscriptionId,
-    channels: Vec<BrokerChannel>,
+    members: Vec<(BrokerChannel, u64)>,
 }
 
 /// Calls to be answered, when the table is not locked any longer.
@@ -241,13 +243,13 @@ impl Router {
                 .routes
                 .entry(name.clone())
                 .or_insert_with(|| Route::new(channel));
-            let member = route.member(id, &local.inbox);
+            let member = route.member(id, wait, &local.inbox);
             if !live {
                 member.confirmed = true;
             } else if member.since.is_none() || !member.confirmed {
                 // Also one that is in force already, but for a call that may still be cancelled.
                 member.claims += 1;
-                claimed.push(name.clone());
+                claimed.push((name.clone(), member.token));
             }
             if member.since.is_some() {
                 continue;
@@ -272,7 +274,7 @@ impl Router {
         let claim = Claim {
             router: Arc::clone(self),
             id,
-            channels: claimed,
+            members: claimed,
         };
         if remaining == 0 {
             claim.confirm();
@@ -341,15 +343,19 @@ impl Router {
         })
     }
 
-    fn withdraw(&self, id: SubscriptionId, names: &[BrokerChannel]) {
+    fn withdraw(&self, id: SubscriptionId, members: &[(BrokerChannel, u64)]) {
         let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
-        for name in names {
+        for (name, token) in members {
             let Some(route) = table.routes.get_mut(name) else {
                 continue;
             };
-            let Some(member) = route.members.iter_mut().find(|m| m.id == id) else {
+            let Some(member) = route
+                .members
+                .iter_mut()
+                .find(|m| m.id == id && m.token == *token)
+            else {
                 continue;
             };
             member.claims = member.claims.saturating_sub(1);
@@ -368,13 +374,15 @@ impl Router {
         self.changed.notify_one();
     }
 
-    fn confirm(&self, id: SubscriptionId, names: &[BrokerChannel]) {
+    fn confirm(&self, id: SubscriptionId, members: &[(BrokerChannel, u64)]) {
         let mut table = self.write();
-        for name in names {
-            let member = table
-                .routes
-                .get_mut(name)
-                .and_then(|route| route.members.iter_mut().find(|m| m.id == id));
+        for (name, token) in members {
+            let member = table.routes.get_mut(name).and_then(|route| {
+                route
+                    .members
+                    .iter_mut()
+                    .find(|m| m.id == id && m.token == *token)
+            });
             if let Some(member) = member {
                 member.claims = member.claims.saturating_sub(1);
                 member.confirmed = true;
@@ -425,11 +433,11 @@ impl Route {
     }
 
     /// The member of this subscription, made if there is none.
-    fn member(&mut self, id: SubscriptionId, inbox: &Arc<Inbox>) -> &mut Member {
+    fn member(&mut self, id: SubscriptionId, token: u64, inbox: &Arc<Inbox>) -> &mut Member {
         let at = match self.members.iter().position(|m| m.id == id) {
             Some(at) => at,
             None => {
-                self.members.push(Member::new(id, inbox));
+                self.members.push(Member::new(id, token, inbox));
                 self.members.len() - 1
             }
         };
@@ -442,9 +450,10 @@ impl Route {
 }
 
 impl Member {
-    fn new(id: SubscriptionId, inbox: &Arc<Inbox>) -> Self {
+    fn new(id: SubscriptionId, token: u64, inbox: &Arc<Inbox>) -> Self {
         Self {
             id,
+            token,
             inbox: Arc::clone(inbox),
             since: None,
             plan: None,
@@ -458,15 +467,15 @@ impl Member {
 impl Claim {
     /// The call succeeded: the members stay.
     pub(crate) fn confirm(mut self) {
-        let channels = std::mem::take(&mut self.channels);
-        self.router.confirm(self.id, &channels);
+        let members = std::mem::take(&mut self.members);
+        self.router.confirm(self.id, &members);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.channels.is_empty() {
-            self.router.withdraw(self.id, &self.channels);
+        if !self.members.is_empty() {
+            self.router.withdraw(self.id, &self.members);
         }
     }
 }
