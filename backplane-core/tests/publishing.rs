@@ -133,6 +133,23 @@ async fn a_publish_that_nobody_polls_any_longer_holds_nobody_up() {
     assert_eq!(sent, 3);
 }
 
+/// It was the caller who did not look: the broker answers as soon as it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_nobody_polled_for_long_does_not_cost_a_healthy_link() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(10));
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    tokio::time::advance(Duration::from_secs(10)).await;
+    fake.0.open_gate();
+    node.publish(&news, "second".into()).await.unwrap();
+    first.await.unwrap();
+    assert_eq!(node.state(), ConnectionState::Connected { generation: 1 });
+}
+
 /// The lane is somebody else's by the time the first caller is polled again.
 #[tokio::test]
 async fn a_caller_gets_the_outcome_of_its_own_message_however_late_it_asks() {
