@@ -73,7 +73,7 @@ pub struct NodeSpec {
     pub options: NodeOptions,
     /// Which constructor to use.
     pub start: Start,
-    /// Whether [`Fault::Isolate`] and [`Fault::Mute`] must be able to reach it.
+    /// Whether faults that [need a way](Fault::needs_a_way), such as [`Fault::Isolate`], must be able to reach it.
     pub reachable: bool,
 }
 
@@ -106,6 +106,51 @@ pub enum Fault {
     /// One node, which must be [`reachable`](NodeSpec::reachable), is cut off until healed; the others
     /// go on.
     Isolate(NodeId),
+    /// Connections that are open go on, and new ones of [`reachable`](NodeSpec::reachable) nodes are refused,
+    /// until healed.
+    RefuseNew,
+    /// Connections of [`reachable`](NodeSpec::reachable) nodes are broken, and new ones are accepted and never
+    /// answered, until healed.
+    Unanswered,
+    /// What travels to and from [`reachable`](NodeSpec::reachable) nodes takes longer, by a varying time, in order,
+    /// until healed.
+    Delay,
+    /// What travels to and from [`reachable`](NodeSpec::reachable) nodes arrives a byte at a time, until healed.
+    Trickle,
+    /// The connections of one node, which must be [`reachable`](NodeSpec::reachable), are broken, once, while the
+    /// next subscribe is on its way. It is armed when the call returns.
+    CutInSubscribe(NodeId),
+    /// Likewise, while the next publish is on its way.
+    CutInPublish(NodeId),
+    /// One node, which must be [`reachable`](NodeSpec::reachable), takes nothing that is delivered, until the
+    /// broker has broken its connection off because too much piled up, or until healed.
+    Overrun(NodeId),
+    /// The broker is out of memory, or read-only, until healed: it may refuse what it is handed, and keeps its
+    /// connections.
+    OutOfMemory,
+    /// The broker has no room for another connection, until healed; those that are open go on.
+    MaxClients,
+    /// The nodes' credentials are taken back and their connections broken, until healed.
+    RevokeAuth,
+}
+
+impl Fault {
+    /// Whether it reaches only nodes that are [`reachable`](NodeSpec::reachable).
+    #[must_use]
+    pub const fn needs_a_way(self) -> bool {
+        matches!(
+            self,
+            Self::Mute
+                | Self::Isolate(_)
+                | Self::RefuseNew
+                | Self::Unanswered
+                | Self::Delay
+                | Self::Trickle
+                | Self::CutInSubscribe(_)
+                | Self::CutInPublish(_)
+                | Self::Overrun(_)
+        )
+    }
 }
 
 impl fmt::Display for Fault {
@@ -118,6 +163,16 @@ impl fmt::Display for Fault {
             Self::KillSubscribers => "kill subscriber connections",
             Self::KillPublishers => "kill publisher connections",
             Self::Isolate(_) => "isolate a node",
+            Self::RefuseNew => "refuse new connections",
+            Self::Unanswered => "accept and never answer",
+            Self::Delay => "delay",
+            Self::Trickle => "trickle",
+            Self::CutInSubscribe(_) => "cut during a subscribe",
+            Self::CutInPublish(_) => "cut during a publish",
+            Self::Overrun(_) => "overrun a node",
+            Self::OutOfMemory => "out of memory",
+            Self::MaxClients => "no room for connections",
+            Self::RevokeAuth => "revoke credentials",
         })
     }
 }

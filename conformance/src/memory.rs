@@ -62,11 +62,21 @@ impl Harness for MemoryHarness {
 
 #[async_trait]
 impl Faults for MemoryHarness {
-    fn supports(&self, _fault: Fault) -> Result<(), String> {
-        Ok(())
+    fn supports(&self, fault: Fault) -> Result<(), String> {
+        match fault {
+            Fault::Kill
+            | Fault::Stop
+            | Fault::Freeze
+            | Fault::Mute
+            | Fault::KillSubscribers
+            | Fault::KillPublishers
+            | Fault::Isolate(_) => Ok(()),
+            other => Err(format!("the memory bus has no such fault: {other}")),
+        }
     }
 
     async fn inject(&self, fault: Fault) -> Result<(), String> {
+        self.supports(fault)?;
         match fault {
             Fault::Kill | Fault::Stop => self.bus.stop(),
             Fault::Freeze => self.bus.freeze(),
@@ -86,6 +96,7 @@ impl Faults for MemoryHarness {
                     return Err("the node was not connected".to_owned());
                 }
             }
+            other => return Err(format!("the memory bus has no such fault: {other}")),
         }
         Ok(())
     }

@@ -55,6 +55,26 @@ pub enum Need {
     Isolate,
     /// A fault handle for [`Fault::KillSubscribers`] and [`Fault::KillPublishers`].
     KillByType,
+    /// A fault handle for [`Fault::RefuseNew`].
+    RefuseNew,
+    /// A fault handle for [`Fault::Unanswered`].
+    Unanswered,
+    /// A fault handle for [`Fault::Delay`].
+    Delay,
+    /// A fault handle for [`Fault::Trickle`].
+    Trickle,
+    /// A fault handle for [`Fault::CutInSubscribe`].
+    CutInSubscribe,
+    /// A fault handle for [`Fault::CutInPublish`].
+    CutInPublish,
+    /// A fault handle for [`Fault::Overrun`].
+    Overrun,
+    /// A fault handle for [`Fault::OutOfMemory`].
+    OutOfMemory,
+    /// A fault handle for [`Fault::MaxClients`].
+    MaxClients,
+    /// A fault handle for [`Fault::RevokeAuth`].
+    RevokeAuth,
     /// Any way to make the broker unavailable to every node: [`Fault::Kill`], or [`Fault::Isolate`].
     Outage,
     /// An [`Observer`](crate::Observer).
@@ -74,6 +94,16 @@ impl Need {
             Self::Mute => "mute",
             Self::Isolate => "isolate",
             Self::KillByType => "kill by type",
+            Self::RefuseNew => "refuse new",
+            Self::Unanswered => "unanswered",
+            Self::Delay => "delay",
+            Self::Trickle => "trickle",
+            Self::CutInSubscribe => "cut in subscribe",
+            Self::CutInPublish => "cut in publish",
+            Self::Overrun => "overrun",
+            Self::OutOfMemory => "out of memory",
+            Self::MaxClients => "max clients",
+            Self::RevokeAuth => "revoke credentials",
             Self::Outage => "outage",
             Self::Observer => "observer",
             Self::Url => "url",
@@ -90,6 +120,16 @@ impl Need {
             Self::Mute => &[&[Fault::Mute]],
             Self::Isolate => &[&[Fault::Isolate(NODE)]],
             Self::KillByType => &[&[Fault::KillSubscribers, Fault::KillPublishers]],
+            Self::RefuseNew => &[&[Fault::RefuseNew]],
+            Self::Unanswered => &[&[Fault::Unanswered]],
+            Self::Delay => &[&[Fault::Delay]],
+            Self::Trickle => &[&[Fault::Trickle]],
+            Self::CutInSubscribe => &[&[Fault::CutInSubscribe(NODE)]],
+            Self::CutInPublish => &[&[Fault::CutInPublish(NODE)]],
+            Self::Overrun => &[&[Fault::Overrun(NODE)]],
+            Self::OutOfMemory => &[&[Fault::OutOfMemory]],
+            Self::MaxClients => &[&[Fault::MaxClients]],
+            Self::RevokeAuth => &[&[Fault::RevokeAuth]],
             Self::Outage => &[&[Fault::Kill], &[Fault::Isolate(NODE)]],
             Self::Observer | Self::Url => &[],
         }

@@ -174,8 +174,7 @@ impl Trial {
 
     /// Whether the harness can make a fault, and it would reach the trial's nodes.
     pub(crate) fn can(&self, fault: Fault) -> bool {
-        let needs_a_way = matches!(fault, Fault::Mute | Fault::Isolate(_));
-        if needs_a_way && !self.reachable {
+        if fault.needs_a_way() && !self.reachable {
             return false;
         }
         self.harness
@@ -373,10 +372,13 @@ fn must_be_reachable(harness: &dyn Harness, rule: &Rule) -> bool {
             .faults()
             .is_some_and(|faults| faults.supports(Fault::Kill).is_ok())
     };
+    let needs_a_way = |need: &Need| {
+        let mut faults = need.faults().iter().copied().flatten();
+        faults.any(|fault| fault.needs_a_way())
+    };
     rule.needs.iter().any(|need| match need {
-        Need::Mute | Need::Isolate => true,
         Need::Outage => !can_kill(),
-        _ => false,
+        need => needs_a_way(need),
     })
 }
 

@@ -20,7 +20,10 @@ impl Faults for RedisHarness {
             Fault::KillSubscribers | Fault::KillPublishers if self.fixture == "url" => {
                 Err("the server behind --url has other clients, too".to_owned())
             }
-            _ => Ok(()),
+            Fault::Mute | Fault::Isolate(_) | Fault::KillSubscribers | Fault::KillPublishers => {
+                Ok(())
+            }
+            other => Err(format!("the Redis harness has no such fault: {other}")),
         }
     }
 
@@ -34,6 +37,7 @@ impl Faults for RedisHarness {
             Fault::Isolate(node) => self.paths.isolate(node).await,
             Fault::KillSubscribers => self.kill(ClientKind::Pubsub).await,
             Fault::KillPublishers => self.kill(ClientKind::Normal).await,
+            other => Err(format!("the Redis harness has no such fault: {other}")),
         }
     }
 
