@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backplane_core::{
-    Backplane, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node, Prefix,
+    Backplane, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node,
 };
-use backplane_memory::MemoryBus;
 
 use super::driver::{LinkTwist, WrongDriver};
 use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
@@ -139,15 +138,6 @@ impl Wrong {
             Start::Lazy => Arc::new(Node::connect_lazy(driver, options).map_err(invalid)?),
         })
     }
-}
-
-/// The prefix that a node made with this spec has.
-pub(super) fn prefix_of(spec: &NodeSpec) -> Result<Prefix, ConnectError> {
-    let nowhere = MemoryBus::new();
-    let node = nowhere
-        .connect_lazy(spec.options.clone())
-        .map_err(invalid)?;
-    Ok(node.prefix().clone())
 }
 
 fn invalid(error: InvalidOption) -> ConnectError {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use backplane_core::{Backplane, Channel, ConnectionState, Prefix, PublishError};
 use bytes::Bytes;
 
-use super::envelope::{glob, matching};
+use super::crossed::{glob, matching};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, lock};
 use super::{Mutant, mutant};

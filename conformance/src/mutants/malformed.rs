@@ -1,6 +1,6 @@
 //! Wrong at M: malformed input.
 
-use super::envelope::matching;
+use super::crossed::matching;
 use super::harness::Wrong;
 use super::{Mutant, mutant};
 

@@ -6,14 +6,14 @@
 //! [`MatrixRun`] shows that it fails that and nothing else.
 //!
 //! The mutants sit on the memory backend, in `node` (around a node), `pump` (around its subscriptions),
-//! `driver` (around its driver) or `harness` (around its constructors); `envelope` is a backend that matches names
-//! by itself. The other files have the mutants, a section of the contract each, or a part of one.
+//! `driver` (around its driver) or `harness` (around its constructors); `crossed` is a broker that matches names
+//! wrongly. The other files have the mutants, a section of the contract each, or a part of one.
 
 mod backpressure;
 mod closing;
+mod crossed;
 mod delivery;
 mod driver;
-mod envelope;
 mod expected;
 mod gaps;
 mod harness;
