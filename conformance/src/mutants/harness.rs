@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backplane_core::{
-    Backplane, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node,
-};
+use backplane_core::{ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node};
 
 use super::driver::{LinkTwist, WrongDriver};
 use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
