@@ -150,6 +150,9 @@ pub(super) fn with_channels(
     if request.is_deferred() {
         changed = changed.deferred();
     }
+    if let Some(bytes) = request.queue_bytes() {
+        changed = changed.max_bytes(bytes);
+    }
     match request.queue_capacity() {
         Some(capacity) => changed.capacity(capacity),
         None => changed,

@@ -109,6 +109,8 @@ pub(super) struct Tap {
     pub(super) request: Subscribe,
     /// The capacity that was asked for, or the default.
     pub(super) capacity: usize,
+    /// Likewise in bytes.
+    pub(super) max_bytes: usize,
     /// The node's state.
     pub(super) watch: StateWatch,
 }
@@ -171,13 +173,16 @@ impl Backplane for WrongNode {
         let tap = Tap {
             request: request.clone(),
             capacity,
+            max_bytes: request.queue_bytes().unwrap_or(pump::BYTES),
             watch: self.inner.watch(),
         };
         let Some(parts) = self.twist.parts(&self.inner, &tap) else {
             return self.twist.subscribe(&self.inner, request).await;
         };
         // The reader's own queue has the capacity; the one below must never be the one that overflows.
-        let request = request.capacity(capacity.max(pump::BELOW));
+        let request = request
+            .capacity(capacity.max(pump::BELOW))
+            .max_bytes(usize::MAX);
         let below = self.twist.subscribe(&self.inner, request).await?;
         Ok(pump::attach(below, parts, &tap, Arc::clone(&self.moved)))
     }

@@ -16,6 +16,9 @@ use super::node::{Moved, Tap, lock};
 /// The default of a node's `queue_capacity`, which a twist cannot ask for.
 pub(super) const CAPACITY: usize = 4096;
 
+/// Likewise of its `queue_bytes`.
+pub(super) const BYTES: usize = 64 << 20;
+
 /// The least capacity of a subscription below a pump.
 pub(super) const BELOW: usize = 16_384;
 
@@ -192,7 +195,7 @@ pub(super) fn attach(
     tap: &Tap,
     moved: Arc<Moved>,
 ) -> Subscription {
-    let (writer, reader) = queue(tap.capacity);
+    let (writer, reader) = queue(tap.capacity, tap.max_bytes);
     let out = Out { writer, moved };
     pump.begin(&out);
     let handle = below.handle();
