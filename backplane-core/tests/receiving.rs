@@ -10,16 +10,14 @@ use std::time::Duration;
 use backplane_core::{Backplane, Delivery, Event, Missed, Node, NodeId, Subscribe, Subscription};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
+use support::wire::Wire;
 use support::{Fake, channel, connected, next, options};
 
-/// A frame of one message, written by hand from the documented format.
+/// A frame of one message.
 fn frame(version: u8, publisher: u64, sequence: u64) -> Bytes {
-    let mut bytes = vec![0xc1, 0x42, version];
-    bytes.extend(publisher.to_le_bytes());
-    bytes.push(0);
-    bytes.extend(sequence.to_le_bytes());
-    bytes.extend([1, b'x']);
-    bytes.into()
+    let mut wire = Wire::new(publisher, sequence, &[b"x"]);
+    wire.version = version;
+    wire.bytes()
 }
 
 #[tokio::test]

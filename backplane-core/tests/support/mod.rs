@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // each test uses a part of it
 #![allow(clippy::expect_used, clippy::unwrap_used)] // clippy knows tests only by their attribute
 
+pub mod wire;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
