@@ -15,6 +15,7 @@ mod driver;
 mod envelope;
 mod gaps;
 mod harness;
+mod hoarding;
 mod isolation;
 mod loss;
 mod malformed;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Mutant> {
         reconnection::MUTANTS,
         resubscription::MUTANTS,
         backpressure::MUTANTS,
+        hoarding::MUTANTS,
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,

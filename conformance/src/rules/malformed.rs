@@ -1,9 +1,11 @@
 //! M: malformed input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backplane_core::{Channel, Event, Events, InvalidName, NameKind, NodeId, Prefix, Stats};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::harness::Observer;
 use crate::rule::{Rule, rule};
@@ -218,9 +220,13 @@ impl<'a> Ear<'a> {
         let Err(ending) = arrived else {
             return Ok(());
         };
-        while let Some(event) = self.event() {
-            if let Event::State(state) = event {
-                return broken(format!("{after}: it cost the connection: {state}"));
+        // Whoever lost the connection may be about to say so.
+        let soon = self.trial.scaled(Duration::from_millis(500));
+        for events in &mut self.events {
+            while let Ok(Some(event)) = timeout(soon, events.recv()).await {
+                if let Event::State(state) = event {
+                    return broken(format!("{after}: it cost the connection: {state}"));
+                }
             }
         }
         wrong(after, ending)
