@@ -172,6 +172,36 @@ async fn a_publisher_to_very_many_channels_makes_up_no_loss() {
     assert_eq!((node.stats().lost, node.stats().gaps), (0, 0));
 }
 
+#[tokio::test]
+async fn the_bound_in_bytes_is_the_nodes_unless_a_subscription_has_its_own() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options().queue_bytes(5))
+        .await
+        .unwrap();
+    let news = channel("news");
+    let to = || Subscribe::to([news.clone()]);
+    let mut by_node = node.subscribe(to()).await.unwrap();
+    let mut own = node.subscribe(to().max_bytes(7)).await.unwrap();
+    let mut none = node.subscribe(to().max_bytes(0)).await.unwrap();
+    for text in ["abc", "de", "fg", "h"] {
+        node.publish(&news, text.into()).await.unwrap();
+    }
+    let told = |missed| format!("gap: {missed} messages missed (after a full queue)");
+    for (subscription, held, missed) in [
+        (&mut by_node, &["abc", "de"][..], 2),
+        (&mut own, &["abc", "de", "fg"], 1),
+        (&mut none, &["abc"], 3),
+    ] {
+        for text in held {
+            assert_eq!(next(subscription).await, *text);
+        }
+        assert_eq!(next(subscription).await, told(missed));
+        assert!(subscription.try_recv().is_err());
+    }
+    let stats = node.stats();
+    assert_eq!((stats.delivered, stats.overflowed, stats.gaps), (6, 6, 3));
+}
+
 /// Drops a subscription of the same channel when it is woken.
 struct Dropping(Mutex<Option<Subscription>>);
 
