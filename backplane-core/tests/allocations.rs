@@ -96,7 +96,7 @@ proptest! {
     /// The same of all that happens to them on the way to a reader.
     #[test]
     fn receiving_allocates_nothing_for_a_malformed_frame_and_a_little_for_each_message(
-        all in prop::collection::vec(anything(), 1..30)
+        all in prop::collection::vec(anything(), 1..10)
     ) {
         let receiver = Receiver::new(on_c());
         let mut malformed = 0;
@@ -164,7 +164,7 @@ fn what_a_queue_keeps_stays_within_its_bound_however_it_is_filled() {
         ("batches, bounded by messages", 700, &batch, 200, 70_000),
         ("one by one", most, &single, 1500, BOUND),
         ("one by one, bounded by messages", 100, &single, 500, 10_000),
-        ("one new in each batch", 500, &overlapping, 600, 50_000),
+        ("one new in each batch", 150, &overlapping, 200, 15_000),
         ("larger than the bound", 4096, &largest, 20, 1 << 20),
     ];
     for (way, capacity, make, frames, bound) in ways {
