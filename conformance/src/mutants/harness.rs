@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backplane_core::{ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node};
+use backplane_core::{Channel, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node};
+use bytes::Bytes;
 
 use super::driver::{LinkTwist, WrongDriver};
 use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
@@ -17,6 +18,7 @@ pub(super) type Made = Result<Inner, ConnectError>;
 type LinkTwists = dyn Fn() -> Arc<dyn LinkTwist> + Send + Sync;
 type NodeTwists = dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
+type OnWrite = dyn Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
 
 /// The memory backend, wrong in whatever was put on it.
@@ -27,8 +29,31 @@ pub(super) struct Wrong {
     nodes: Option<Box<NodeTwists>>,
     spec: Option<OnSpec>,
     make: Option<Box<dyn Make>>,
+    writes: Option<Box<OnWrite>>,
     url: Option<OnUrl>,
     secret: Option<&'static str>,
+}
+
+/// Where a stranger's bytes go.
+pub(super) struct Written<'a> {
+    harness: &'a MemoryHarness,
+    prefix: &'a Prefix,
+    channel: &'a Channel,
+}
+
+impl Written<'_> {
+    /// Hands bytes to the nodes.
+    pub(super) fn pass(&self, bytes: &Bytes) -> Result<(), String> {
+        match self.harness.bus().inject(self.prefix, self.channel, bytes) {
+            0 => Err("nobody was subscribed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Breaks the connections of all nodes.
+    pub(super) fn cut(&self) {
+        self.harness.bus().cut_all();
+    }
 }
 
 /// Makes nodes in a way of its own.
@@ -97,6 +122,15 @@ impl Wrong {
         self
     }
 
+    /// Something else done with what a stranger writes.
+    pub(super) fn writes(
+        mut self,
+        on: impl Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.writes = Some(Box::new(on));
+        self
+    }
+
     /// A parser of URL options.
     pub(super) const fn url(mut self, parse: OnUrl) -> Self {
         self.url = Some(parse);
@@ -124,7 +158,10 @@ impl Wrong {
         };
         Ok(match &self.nodes {
             None => inner,
-            Some(nodes) => Arc::new(WrongNode::new(inner, nodes(spec))),
+            Some(nodes) => {
+                let options = spec.options.clone();
+                Arc::new(WrongNode::new(inner, nodes(spec), options))
+            }
         })
     }
 
@@ -168,7 +205,7 @@ impl Harness for Wrong {
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
-        self.memory.observer()
+        Some(self)
     }
 
     fn parse_url_option(&self, option: &str, value: &str) -> Option<Result<(), String>> {
@@ -177,6 +214,33 @@ impl Harness for Wrong {
 
     fn secret(&self) -> Option<String> {
         self.secret.map(str::to_owned)
+    }
+}
+
+#[async_trait]
+impl Observer for Wrong {
+    async fn subscriptions(&self, prefix: &Prefix, channel: &Channel) -> Result<u64, String> {
+        self.memory.subscriptions(prefix, channel).await
+    }
+
+    async fn connections(&self) -> Result<u64, String> {
+        self.memory.connections().await
+    }
+
+    async fn publishes(&self) -> Result<Option<u64>, String> {
+        self.memory.publishes().await
+    }
+
+    async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
+        let Some(on) = &self.writes else {
+            return self.memory.write(prefix, channel, bytes).await;
+        };
+        let written = Written {
+            harness: &self.memory,
+            prefix,
+            channel,
+        };
+        on(&written, bytes)
     }
 }
 

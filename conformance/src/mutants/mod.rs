@@ -17,6 +17,7 @@ mod driver;
 mod expected;
 mod gaps;
 mod harness;
+mod hoarding;
 mod isolation;
 mod loss;
 mod malformed;
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Mutant> {
         reconnection::MUTANTS,
         resubscription::MUTANTS,
         backpressure::MUTANTS,
+        hoarding::MUTANTS,
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,

@@ -229,6 +229,9 @@ fn with_channels(request: &Subscribe, channels: impl IntoIterator<Item = Channel
     if request.is_deferred() {
         changed = changed.deferred();
     }
+    if let Some(bytes) = request.queue_bytes() {
+        changed = changed.max_bytes(bytes);
+    }
     match request.queue_capacity() {
         Some(capacity) => changed.capacity(capacity),
         None => changed,
