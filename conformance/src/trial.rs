@@ -137,6 +137,28 @@ impl Trial {
         Ok(made)
     }
 
+    /// A node [elsewhere](Harness::node_elsewhere) with these options, if the harness has such a place.
+    pub(crate) async fn node_elsewhere(&self, options: NodeOptions) -> Outcome<Node> {
+        let spec = NodeSpec {
+            options,
+            start: Start::Eager,
+            reachable: self.reachable,
+        };
+        let made = self.harness.node_elsewhere(&spec);
+        match self.in_time("making a node does not end", made).await? {
+            None => Err(Ending::NotApplicable(
+                "this backend has nothing that looks like isolation and is none".to_owned(),
+            )),
+            Some(Ok(node)) => {
+                self.lock().push(Arc::clone(&node));
+                Ok(node)
+            }
+            Some(Err(error)) => {
+                inconclusive(format!("cannot make a node elsewhere: {}", chain(&error)))
+            }
+        }
+    }
+
     /// Forgets a node, so that the trial holds the last reference.
     pub(crate) fn forget(&self, node: &Node) {
         self.lock().retain(|known| !Arc::ptr_eq(known, node));
