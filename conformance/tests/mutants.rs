@@ -72,7 +72,10 @@ fn nothing_wrong_passes() {
             Some(id) => rules::select(&[id]).unwrap_or_default(),
             None => rules::all(),
         };
-        rules.retain(|rule| !control.except.contains(&rule.id));
+        rules.retain(|rule| {
+            !control.except.contains(&rule.id)
+                && (control.only.is_empty() || control.only.contains(&rule.id))
+        });
         let suite = Suite::new(Arc::clone(&control.harness)).rules(rules);
         (control.name, alone(suite.run()))
     });

@@ -10,6 +10,7 @@
 
 mod backpressure;
 mod closing;
+mod concurrency;
 mod delivery;
 mod driver;
 mod envelope;
@@ -21,6 +22,7 @@ mod malformed;
 mod node;
 mod order;
 mod pending;
+mod promise;
 mod pump;
 mod reconnection;
 mod resubscription;
@@ -76,6 +78,7 @@ pub fn all() -> Vec<Mutant> {
         delivery::MUTANTS,
         order::MUTANTS,
         subscriptions::MUTANTS,
+        concurrency::MUTANTS,
         pending::MUTANTS,
         isolation::MUTANTS,
         loss::MUTANTS,
@@ -86,6 +89,7 @@ pub fn all() -> Vec<Mutant> {
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
+        promise::MUTANTS,
     ]
     .concat();
     let rules = rules::all();
@@ -102,6 +106,8 @@ pub struct Control {
     pub name: &'static str,
     /// The rules that it cannot be asked for.
     pub except: &'static [&'static str],
+    /// The rules that it is there for; none: all.
+    pub only: &'static [&'static str],
     /// The backend.
     pub harness: Arc<dyn Harness>,
 }
@@ -114,8 +120,13 @@ pub fn controls() -> Vec<Control> {
         Control {
             name,
             except,
+            only: &[],
             harness,
         }
+    };
+    let only = |name, only, wrong: Wrong| Control {
+        only,
+        ..control(name, &[], wrong)
     };
     vec![
         control(
@@ -134,6 +145,26 @@ pub fn controls() -> Vec<Control> {
             // a task, and may be late.
             &["B1", "B2", "B4"],
             Wrong::new().pumps(|| pump::Straight),
+        ),
+        only(
+            "a backend that declares no more order than it must",
+            &["O3", "O4"],
+            promise::declaring(|c| c.order = backplane_core::Order::Channel),
+        ),
+        only(
+            "a backend that does not count what is lost",
+            &["L5", "L8"],
+            promise::counting_nothing(),
+        ),
+        only(
+            "a backend that replays",
+            &["D6", "L4", "L5", "L8"],
+            promise::replaying(loss::Missed::default()),
+        ),
+        only(
+            "a backend with a place that looks apart and is not",
+            &["I7"],
+            Wrong::new().elsewhere(harness::Elsewhere::Here),
         ),
     ]
 }

@@ -152,8 +152,9 @@ async fn all_arrive(
         }
         open.extend(some.iter().map(|channel| format!("{when}, {channel}")));
     }
-    while let Some(next) = open.iter().next() {
-        match reader.next(&format!("message {next:?}")).await? {
+    while !open.is_empty() {
+        let what = format!("one of {} messages {when}", open.len());
+        match reader.next(&what).await? {
             Delivery::Message(message) => {
                 let text = String::from_utf8_lossy(message.payload());
                 ensure(

@@ -98,7 +98,11 @@ impl<'a> Round<'a> {
         for one in &mut held {
             while one.reader.subscription.try_recv().is_ok() {}
         }
-        self.right_readers(&mut held).await
+        self.right_readers(&mut held).await?;
+        // All at once, and so everything in one batch.
+        drop(held);
+        self.right_on_the_node(&[]).await?;
+        self.right_on_the_broker(&[]).await
     }
 
     /// Lets the tasks do what they like, and returns what is left, the shared subscription last.
@@ -184,7 +188,8 @@ impl<'a> Round<'a> {
     async fn right_on_the_node(&self, held: &[Held]) -> Outcome {
         let rooms: BTreeSet<_> = held.iter().flat_map(|one| &one.rooms).collect();
         // Besides, there is the one that all hold.
-        let expected = (held.len() as u64, rooms.len() as u64 + 1);
+        let channels = rooms.len() + usize::from(!held.is_empty());
+        let expected = (held.len() as u64, channels as u64);
         let what = format!("{expected:?} live subscriptions and channels");
         self.trial
             .until(&what, || async {
@@ -207,8 +212,9 @@ impl<'a> Round<'a> {
                 .until_subscriptions(&prefix, room, expected)
                 .await?;
         }
+        let expected = u64::from(!held.is_empty());
         self.trial
-            .until_subscriptions(&prefix, &self.always, 1)
+            .until_subscriptions(&prefix, &self.always, expected)
             .await
     }
 
