@@ -119,7 +119,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "stops-at-a-stranger",
         "I6",
-        "the message after",
+        "the message after what stranger 0 wrote did not arrive",
         "the task that reads ends at the first bytes that it cannot read (channels_redis #200)",
         || Wrong::new().nodes(|_| StopsAtStrangers),
     ),

@@ -148,7 +148,7 @@ pub fn controls() -> Vec<Control> {
         ),
         only(
             "a backend that declares no more order than it must",
-            &["O3", "O4"],
+            &["O2", "O3", "O4"],
             promise::declaring(|c| c.order = backplane_core::Order::Channel),
         ),
         only(

@@ -47,14 +47,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "declares-replay-and-does-not-replay",
         "L4",
-        "replay is declared; expected",
+        "replay is declared, and of 20 messages of the outage, in order, came []",
         "the capability is declared because the broker could",
         || declaring(|c| c.replay = true),
     ),
     mutant!(
         "replays-from-the-end",
         "L4",
-        "replay is declared; expected",
+        r#"in order, came ["\"missed 0.19\"", "\"missed 0.18\""#,
         "what was missed is delivered after the outage, the latest message first",
         || replaying(Missed::backwards()),
     ),

@@ -193,18 +193,16 @@ async fn i6(trial: Trial) -> Outcome {
     let mut events = b.events();
     let mut malformed = b.stats().malformed;
     for (i, bytes) in strange.into_iter().enumerate() {
-        trial.publish(&a, &news, format!("before {i}")).await?;
+        let (before, after) = (format!("before {i}"), format!("after {i}"));
+        trial.publish(&a, &news, before.clone()).await?;
+        reader.expect(before).await?;
         observer
             .write(&prefix, &news, Bytes::from_static(bytes))
             .await
             .or_else(inconclusive)?;
-        trial.publish(&a, &news, format!("after {i}")).await?;
-        let (before, after) = (format!("before {i}"), format!("after {i}"));
-        reader.expect(before).await?;
-        match reader
-            .next(&format!("the message after {bytes:.20?}"))
-            .await?
-        {
+        trial.publish(&a, &news, after.clone()).await?;
+        let next = reader.next(&format!("the message after what stranger {i} wrote"));
+        match next.await? {
             Delivery::Message(message) if message.payload() == after.as_bytes() => {}
             other => {
                 let got = texts(&[other]).concat();
