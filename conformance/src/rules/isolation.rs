@@ -201,8 +201,8 @@ async fn i6(trial: Trial) -> Outcome {
             .await
             .or_else(inconclusive)?;
         trial.publish(&a, &news, after.clone()).await?;
-        let next = reader.next(&format!("the message after what stranger {i} wrote"));
-        match next.await? {
+        let what = format!("the message after what stranger {i} wrote");
+        match reader.next(&what).await? {
             Delivery::Message(message) if message.payload() == after.as_bytes() => {}
             other => {
                 let got = texts(&[other]).concat();
