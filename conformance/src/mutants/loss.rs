@@ -225,10 +225,13 @@ impl NodeTwist for LosesSome {
     }
 }
 
+/// A node, whether it is away, and what it has missed then.
+type MissedBy = (NodeId, StateWatch, Arc<Mutex<Vec<Message>>>);
+
 /// What each node has missed, as long as it is away.
 #[derive(Clone, Default)]
 pub(super) struct Missed {
-    of: Arc<Mutex<Vec<(NodeId, StateWatch, Arc<Mutex<Vec<Message>>>)>>>,
+    of: Arc<Mutex<Vec<MissedBy>>>,
     backwards: bool,
 }
 

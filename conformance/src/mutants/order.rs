@@ -170,9 +170,12 @@ impl LinkTwist for Ways {
     }
 }
 
+/// The channels that each subscription of a node has, and its queue.
+type Outs = Arc<Mutex<Vec<(Vec<Channel>, Out)>>>;
+
 /// Delivers what the node publishes before the broker has it, and not again after.
 #[derive(Default)]
-struct ShortCut(Arc<Mutex<Vec<(Vec<Channel>, Out)>>>);
+struct ShortCut(Outs);
 
 #[async_trait]
 impl NodeTwist for ShortCut {
@@ -208,7 +211,7 @@ impl NodeTwist for ShortCut {
 }
 
 struct TakesShortCut {
-    outs: Arc<Mutex<Vec<(Vec<Channel>, Out)>>>,
+    outs: Outs,
     channels: Vec<Channel>,
 }
 
