@@ -19,14 +19,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "unsubscribe-undoes-a-subscribe-of-another",
         "S4",
-        "and should hold",
+        "subscribe returned, and the subscription does not hold room",
         "a subscribe that is on its way is taken back when anybody on the node leaves the channel meanwhile",
         || Wrong::new().nodes(|_| Meddles::of(Meddling::Undoes)),
     ),
     mutant!(
         "unsubscribe-is-lost-beside-a-subscribe",
         "S4",
-        "and should hold",
+        "unsubscribe returned, and the subscription still holds room",
         "an unsubscribe is dropped while a subscribe of the channel is on its way (StackExchange.Redis #1110)",
         || Wrong::new().nodes(|_| Meddles::of(Meddling::Loses)),
     ),

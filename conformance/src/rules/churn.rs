@@ -348,12 +348,17 @@ impl Changer {
             _ if own >= self.held.len() => {}
             7 => {
                 let handle = self.held[own].reader.subscription.handle();
-                handle.unsubscribe([room]);
+                handle.unsubscribe([room.clone()]);
                 self.held[own].rooms.remove(&i);
+                // Nobody else changes it.
+                ensure(
+                    !handle.channels().contains(&room),
+                    format!("unsubscribe returned, and the subscription still holds room {i}"),
+                )?;
             }
             what => {
                 let handle = self.held[own].reader.subscription.handle();
-                let adding = handle.subscribe([room]);
+                let adding = handle.subscribe([room.clone()]);
                 let added = match what {
                     8 => give_up_after(polls, adding).await,
                     _ => Some(
@@ -365,6 +370,10 @@ impl Changer {
                 // What was cancelled or has failed changes nothing.
                 if self.ended(added)?.is_some() {
                     self.held[own].rooms.insert(i);
+                    ensure(
+                        handle.channels().contains(&room),
+                        format!("subscribe returned, and the subscription does not hold room {i}"),
+                    )?;
                 }
             }
         }
