@@ -1,7 +1,10 @@
-//! What a backend promises beyond the rules that bind all: [`Capabilities`].
+//! What a backend promises beyond the rules that bind all, [`Capabilities`], and what an application depends
+//! on, [`Requirement`].
+
+use std::fmt;
 
 /// What a backend declares. The conformance suite proves what is declared and tests for a defined
-/// refusal what is not.
+/// refusal what is not: a node that [requires](crate::NodeOptions::require) it is not made.
 ///
 /// Start from [`Capabilities::new`] and change what differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +57,60 @@ pub enum Order {
     /// Besides, all subscriptions of a channel see the messages of all publishers in one order
     /// (rule O4).
     Total,
+}
+
+/// Something that an application depends on, and that not every backend promises.
+///
+/// A constructor refuses a node that [requires](crate::NodeOptions::require) what the backend does not declare,
+/// before it connects: the mistake shows at the start, and not in the first outage.
+///
+/// ```
+/// use backplane_core::{Capabilities, Order, Requirement};
+///
+/// let offered = Capabilities::new();
+/// assert!(Requirement::CountsLoss.is_met_by(&offered));
+/// assert!(!Requirement::Order(Order::Total).is_met_by(&offered));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Requirement {
+    /// An order that reaches at least so far (rules O3 and O4).
+    Order(Order),
+    /// Gaps that say how many messages of each live publisher were missed (rule L8).
+    CountsLoss,
+    /// The delivery, after an outage, of what was published in it (rule L4).
+    Replay,
+    /// The promotion of a replica or a moved slot as an ordinary outage (rule R8).
+    Failover,
+    /// Payloads of so many bytes (rule D2).
+    MaxPayload(usize),
+}
+
+impl Requirement {
+    /// Whether a backend with these capabilities meets it.
+    #[must_use]
+    pub fn is_met_by(self, capabilities: &Capabilities) -> bool {
+        match self {
+            Self::Order(order) => capabilities.order >= order,
+            Self::CountsLoss => capabilities.counts_loss,
+            Self::Replay => capabilities.replay,
+            Self::Failover => capabilities.failover,
+            Self::MaxPayload(bytes) => capabilities.max_payload >= bytes,
+        }
+    }
+}
+
+/// What is required, in words that fit behind "the backend does not promise".
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(Order::Channel) => f.write_str("order per publisher and channel"),
+            Self::Order(Order::Publisher) => f.write_str("order per publisher across channels"),
+            Self::Order(Order::Total) => f.write_str("one order of all publishers of a channel"),
+            Self::CountsLoss => f.write_str("counted losses"),
+            Self::Replay => f.write_str("replay after an outage"),
+            Self::Failover => f.write_str("failover"),
+            Self::MaxPayload(bytes) => write!(f, "payloads of {bytes} bytes"),
+        }
+    }
 }

@@ -216,6 +216,8 @@ pub enum ConnectErrorKind {
     Refused,
     /// The broker cannot be reached.
     Unreachable,
+    /// The backend does not declare what the node [requires](crate::NodeOptions::require).
+    Unsupported,
 }
 
 impl ConnectError {
@@ -231,6 +233,17 @@ impl ConnectError {
             endpoint: endpoint.into(),
             source,
         }
+    }
+
+    /// The error for an option that a constructor does not take: `Unsupported` when it is a
+    /// [requirement](crate::NodeOptions::require) that is not met, and `InvalidOption` otherwise.
+    #[must_use]
+    pub fn of_option(endpoint: impl Into<String>, option: InvalidOption) -> Self {
+        let kind = match option.name {
+            InvalidOption::REQUIRE => ConnectErrorKind::Unsupported,
+            _ => ConnectErrorKind::InvalidOption,
+        };
+        Self::new(kind, endpoint, Some(option.into()))
     }
 
     /// What went wrong.
@@ -258,6 +271,9 @@ impl fmt::Display for ConnectError {
             ConnectErrorKind::Timeout => write!(f, "{endpoint} did not answer in time"),
             ConnectErrorKind::Refused => write!(f, "{endpoint} refused to serve this node"),
             ConnectErrorKind::Unreachable => write!(f, "{endpoint} cannot be reached"),
+            ConnectErrorKind::Unsupported => {
+                write!(f, "{endpoint} does not offer what the node requires")
+            }
         }?;
         match &self.source {
             Some(source) => write!(f, ": {source}"),
@@ -329,6 +345,11 @@ pub struct InvalidOption {
     pub name: &'static str,
     /// What is wrong with its value.
     pub problem: String,
+}
+
+impl InvalidOption {
+    /// The name under which an unmet [requirement](crate::NodeOptions::require) is told.
+    pub const REQUIRE: &'static str = "require";
 }
 
 fn source(source: &Option<BoxError>) -> Option<&(dyn StdError + 'static)> {

@@ -56,7 +56,7 @@ mod stats;
 mod subscription;
 
 pub use backplane::Backplane;
-pub use capability::{Capabilities, Order};
+pub use capability::{Capabilities, Order, Requirement};
 pub use engine::Node;
 pub use error::{
     BoxError, ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, NotSent,

@@ -141,8 +141,9 @@ impl BrokerChannel {
         Self(name.into())
     }
 
-    /// The name of the private channel on which a node hears its own probes.
-    pub(crate) fn probe(prefix: &Prefix, node: NodeId) -> Self {
+    /// The name of the private channel on which a node hears its own probes. The engine alone publishes there.
+    #[must_use]
+    pub fn probe(prefix: &Prefix, node: NodeId) -> Self {
         let mut name = escaped(prefix, 24);
         name.push_str("!probe:");
         name.push_str(&node.to_string());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::capability::{Capabilities, Requirement};
 use crate::error::InvalidOption;
 use crate::name::Prefix;
 
@@ -55,6 +56,8 @@ pub struct NodeOptions {
     pub max_batch_bytes: usize,
     /// See [`subscribe_batch`](Self::subscribe_batch()).
     pub subscribe_batch: usize,
+    /// See [`require`](Self::require()).
+    pub requirements: Vec<Requirement>,
 }
 
 impl NodeOptions {
@@ -78,6 +81,7 @@ impl NodeOptions {
             max_batch_messages: 512,
             max_batch_bytes: 256 * 1024,
             subscribe_batch: 1024,
+            requirements: Vec::new(),
         }
     }
 
@@ -209,6 +213,62 @@ impl NodeOptions {
         self
     }
 
+    /// States what the application depends on. May be called several times; all of it must be met.
+    ///
+    /// A backend that does not declare it refuses to make the node, before it connects: the eager constructor with
+    /// [`Unsupported`](crate::ConnectErrorKind::Unsupported), the lazy one with an [`InvalidOption`] called
+    /// `require`. Default: nothing beyond the rules that bind all.
+    ///
+    /// ```
+    /// use backplane_core::{ConnectErrorKind, NodeOptions, Order, Prefix, Requirement};
+    /// use backplane_memory::MemoryBus;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = NodeOptions::new(Prefix::new("shop")?).require(Requirement::Order(Order::Total));
+    /// let bus = MemoryBus::new();
+    /// bus.connect(options.clone()).await?;
+    ///
+    /// // The memory bus keeps nothing for later, so who depends on that had better know at once.
+    /// let refused = bus.connect(options.require(Requirement::Replay)).await;
+    /// assert_eq!(refused.unwrap_err().kind(), ConnectErrorKind::Unsupported);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn require(mut self, requirement: Requirement) -> Self {
+        self.requirements.push(requirement);
+        self
+    }
+
+    /// Checks the values, and the [requirements](Self::require()) against what a backend declares. The
+    /// constructors of a node do it before they connect; a backend that implements
+    /// [`Backplane`](crate::Backplane) itself has to.
+    ///
+    /// # Errors
+    /// [`InvalidOption`] names the first option with an impossible value, or the first requirement that is not
+    /// met.
+    pub fn validate_for(&self, capabilities: &Capabilities) -> Result<(), InvalidOption> {
+        self.validate()?;
+        let offered = self.lowered(*capabilities);
+        let unmet = self.requirements.iter().find(|r| !r.is_met_by(&offered));
+        match unmet {
+            Some(requirement) => Err(InvalidOption {
+                name: InvalidOption::REQUIRE,
+                problem: format!("the backend does not promise {requirement}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// What a backend with these capabilities promises to a node with these options.
+    pub(crate) fn lowered(&self, mut capabilities: Capabilities) -> Capabilities {
+        if let Some(limit) = self.max_payload {
+            capabilities.max_payload = capabilities.max_payload.min(limit);
+        }
+        capabilities
+    }
+
     /// Checks the values. The constructors of a node do it too.
     ///
     /// # Errors
@@ -259,6 +319,52 @@ impl NodeOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capability::Order;
+
+    #[test]
+    fn requirements_are_met_or_refused_by_name() {
+        let options = || NodeOptions::new(Prefix::unprefixed());
+        let mut offered = Capabilities::new();
+        offered.order = Order::Publisher;
+        offered.max_payload = 1000;
+        for met in [
+            Requirement::Order(Order::Channel),
+            Requirement::Order(Order::Publisher),
+            Requirement::CountsLoss,
+            Requirement::MaxPayload(1000),
+        ] {
+            assert_eq!(options().require(met).validate_for(&offered), Ok(()));
+        }
+        for unmet in [
+            Requirement::Order(Order::Total),
+            Requirement::Replay,
+            Requirement::Failover,
+            Requirement::MaxPayload(1001),
+        ] {
+            // Others that are met do not hide it.
+            let options = options().require(Requirement::CountsLoss).require(unmet);
+            let error = options.validate_for(&offered).unwrap_err();
+            assert_eq!(error.name, "require");
+            assert!(error.problem.contains(&unmet.to_string()), "{error}");
+            // It is no impossible value as such.
+            assert_eq!(options.validate(), Ok(()));
+        }
+        offered.counts_loss = false;
+        assert!(
+            options()
+                .require(Requirement::CountsLoss)
+                .validate_for(&offered)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_lowered_payload_is_what_a_requirement_is_held_against() {
+        let options = NodeOptions::new(Prefix::unprefixed())
+            .max_payload(10)
+            .require(Requirement::MaxPayload(11));
+        assert!(options.validate_for(&Capabilities::new()).is_err());
+    }
 
     #[test]
     fn impossible_values_are_refused_by_name() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backplane_core::{
     Backplane, ConnectErrorKind, ConnectionState, DisconnectKind, Event, HealthErrorKind, Node,
-    NodeOptions, Subscribe,
+    NodeOptions, Order, Requirement, Subscribe,
 };
 use backplane_memory::MemoryBus;
 use support::{Fake, channel, connected, options};
@@ -207,4 +207,27 @@ async fn impossible_options_are_refused_by_name() {
     assert_eq!(error.kind(), ConnectErrorKind::InvalidOption);
     assert!(error.to_string().contains("queue_capacity"), "{error}");
     assert!(Node::connect_lazy(bus.driver(), options().max_pending(0)).is_err());
+}
+
+#[tokio::test]
+async fn an_unmet_requirement_is_refused_before_anything_is_opened() {
+    let bus = MemoryBus::new();
+    // Who connected would hear that the bus is stopped.
+    bus.stop();
+    let wanted = options()
+        .require(Requirement::Order(Order::Total))
+        .require(Requirement::Failover);
+    let error = bus.connect(wanted.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        "memory bus does not offer what the node requires: option require: the backend does not promise failover"
+    );
+    let error = bus.connect_lazy(wanted).unwrap_err();
+    assert_eq!(error.name, "require");
+
+    bus.start();
+    let met = options().require(Requirement::Order(Order::Total));
+    let node = bus.connect(met.require(Requirement::CountsLoss)).await;
+    assert!(node.unwrap().state().is_connected());
 }

@@ -35,6 +35,7 @@ struct State {
     frozen: bool,
     muted: bool,
     published: AtomicU64,
+    subscribes: u64,
     /// Nodes that may not connect.
     refused: Vec<NodeId>,
     last_link: u64,
@@ -82,7 +83,8 @@ impl MemoryBus {
     /// Attaches a node, at once.
     ///
     /// # Errors
-    /// [`ConnectError`] when the bus is stopped or frozen, or an option has an impossible value.
+    /// [`ConnectError`] when the bus is stopped or frozen, or an option has an impossible value or requires what
+    /// the bus does not declare.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
@@ -93,7 +95,7 @@ impl MemoryBus {
     /// Returns a node that attaches as soon as the bus runs.
     ///
     /// # Errors
-    /// [`InvalidOption`] when an option has an impossible value.
+    /// [`InvalidOption`] when an option has an impossible value, or requires what the bus does not declare.
     pub fn connect_lazy(&self, options: NodeOptions) -> Result<Node<MemoryDriver>, InvalidOption> {
         Node::connect_lazy(self.driver(), options)
     }
@@ -189,6 +191,12 @@ impl MemoryBus {
         self.read().published.load(Ordering::Relaxed)
     }
 
+    /// How many requests to subscribe were done since the bus was made, whatever number of channels each had.
+    #[must_use]
+    pub fn subscribes(&self) -> u64 {
+        self.read().subscribes
+    }
+
     /// How many nodes are subscribed to a channel.
     #[must_use]
     pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
@@ -202,11 +210,19 @@ impl MemoryBus {
     /// Delivers bytes to a channel as they are, as a writer does that knows nothing of frames.
     /// Returns how many nodes were reached.
     pub fn inject(&self, prefix: &Prefix, channel: &Channel, bytes: &Bytes) -> usize {
-        let name = BrokerChannel::new(prefix, channel);
+        self.inject_at(&BrokerChannel::new(prefix, channel), bytes)
+    }
+
+    /// Likewise, to the private channel on which a node hears its own probes.
+    pub fn inject_probe(&self, prefix: &Prefix, node: NodeId, bytes: &Bytes) -> usize {
+        self.inject_at(&BrokerChannel::probe(prefix, node), bytes)
+    }
+
+    fn inject_at(&self, name: &BrokerChannel, bytes: &Bytes) -> usize {
         let state = self.read();
         let Some(topic) = state
             .topics
-            .get(&name)
+            .get(name)
             .filter(|_| !state.muted && !state.frozen)
         else {
             return 0;
@@ -332,6 +348,7 @@ impl State {
             Request::Ping(link) => drop(self.inbound(link)?),
             Request::Subscribe(link, channels) => {
                 let inbound = self.inbound(link)?;
+                self.subscribes += 1;
                 for channel in channels {
                     let mut members = self.topics.entry(channel).or_default().members();
                     if !members.iter().any(|(member, _)| *member == link) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backplane_core::{ConnectError, ConnectErrorKind, Node, NodeOptions, Prefix};
+use backplane_core::{ConnectError, ConnectErrorKind, Node, NodeOptions, Prefix, Requirement};
 
 use crate::RedisNode;
 use crate::config::{Config, Secret};
@@ -86,8 +86,9 @@ impl RedisBuilder {
     /// [`ConnectError`] names the address and never a secret. Its kind is `InvalidOption` for what is wrong
     /// here (the source is a [`ConfigError`]), `Unreachable`, `Timeout` (after the
     /// [`connect_timeout`](Self::connect_timeout)), `Unauthorized` for the password or user, `Incompatible` for a
-    /// server that does not speak RESP3 (Redis before 6) or whose certificate is not trusted, and `Refused` when
-    /// the server does not serve this node (too many clients, permissions).
+    /// server that does not speak RESP3 (Redis before 6) or whose certificate is not trusted, `Refused` when the
+    /// server does not serve this node (too many clients, permissions), and `Unsupported`, before anything is
+    /// opened, for what this backend does not offer and the node [requires](Self::require).
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
@@ -293,6 +294,12 @@ impl RedisBuilder {
     pub fn subscribe_batch(self, channels: usize) -> Self {
         self.set(Setting::SubscribeBatch(channels))
     }
+
+    /// States what the application depends on; see [`NodeOptions::require`]. May be called several times. A URL
+    /// cannot say it.
+    pub fn require(self, requirement: Requirement) -> Self {
+        self.set(Setting::Require(requirement))
+    }
 }
 
 #[cfg(test)]
@@ -391,6 +398,24 @@ mod tests {
             !shown.contains("s3cr3t") && !shown.contains("0ther"),
             "{shown}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_redis_does_not_promise_is_refused_before_it_is_dialled() {
+        // Nobody listens there.
+        let builder = || RedisBuilder::new("redis://127.0.0.1:1?prefix=a");
+        let error = builder().require(Requirement::Replay).connect().await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ConnectErrorKind::Unsupported, "{error}");
+        let error = builder().require(Requirement::Failover).connect_lazy();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("does not promise failover"), "{error}");
+
+        let met = builder()
+            .require(Requirement::Order(backplane_core::Order::Total))
+            .require(Requirement::CountsLoss)
+            .require(Requirement::MaxPayload(RedisDriver::MAX_PAYLOAD));
+        assert!(met.connect_lazy().is_ok());
     }
 
     #[tokio::test]

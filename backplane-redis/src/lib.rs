@@ -44,6 +44,13 @@
 //! `+client|setname +client|setinfo` gives the connections their names, and `+select` is needed only with a database
 //! other than 0. A channel that is not allowed is refused as such, and the node stays attached.
 //!
+//! # What it promises
+//! Beyond the rules that bind all, a node on one server declares [`Order::Total`](backplane_core::Order): the server
+//! does one publish after the other and hands each to all subscribers before the next, so all subscriptions see the
+//! messages of all publishers in one order. Losses are counted. It has no replay, because Pub/Sub keeps nothing, and no
+//! failover: that takes Redis Sentinel or Cluster, which this version does not know. A node that
+//! [requires](RedisBuilder::require) either is refused before it connects.
+//!
 //! # What does not isolate
 //! The database number: Redis delivers a message to the subscribers of all databases (rule I7). Deployments on one
 //! server are kept apart by their prefix.

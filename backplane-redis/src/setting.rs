@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backplane_core::{NodeOptions, Prefix};
+use backplane_core::{NodeOptions, Prefix, Requirement};
 
 use crate::error::ConfigError;
 
@@ -25,6 +25,8 @@ pub(crate) enum Setting {
     MaxBatchMessages(usize),
     MaxBatchBytes(usize),
     SubscribeBatch(usize),
+    /// Only a program says what it depends on; a URL does not.
+    Require(Requirement),
 }
 
 impl Setting {
@@ -73,6 +75,7 @@ impl Setting {
             Self::MaxBatchMessages(messages) => options.max_batch_messages(messages),
             Self::MaxBatchBytes(bytes) => options.max_batch_bytes(bytes),
             Self::SubscribeBatch(channels) => options.subscribe_batch(channels),
+            Self::Require(requirement) => options.require(requirement),
         }
     }
 }

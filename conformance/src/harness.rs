@@ -26,6 +26,16 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// away.
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError>;
 
+    /// Makes a node where a user may wrongly think that it is apart from those of [`node`](Harness::node) although it
+    /// has the same prefix and the same broker: for Redis, with another database number (rule I7). `None`: the
+    /// backend has nothing that looks like isolation and is none.
+    async fn node_elsewhere(
+        &self,
+        _spec: &NodeSpec,
+    ) -> Option<Result<Arc<dyn Backplane>, ConnectError>> {
+        None
+    }
+
     /// The means to break the broker.
     fn faults(&self) -> Option<&dyn Faults> {
         None
@@ -230,9 +240,33 @@ pub trait Observer: Send + Sync {
     /// Why the broker cannot be asked.
     async fn publishes(&self) -> Result<Option<u64>, String>;
 
+    /// How many requests to subscribe the broker has been given since it started, whatever number of channels each
+    /// had (rule S5). `None`: others use the broker too, or it does not count them.
+    ///
+    /// # Errors
+    /// Why the broker cannot be asked.
+    async fn subscribes(&self) -> Result<Option<u64>, String> {
+        Ok(None)
+    }
+
     /// Writes bytes to a channel as they are, as a stranger does that knows nothing of frames.
     ///
     /// # Errors
     /// Why that cannot be done.
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String>;
+
+    /// Likewise, to the private channel on which a node of the engine hears its own
+    /// [probes](backplane_core::driver::BrokerChannel::probe). `false`: that cannot be done, or the nodes have no such
+    /// channel.
+    ///
+    /// # Errors
+    /// Why it failed.
+    async fn write_to_probes(
+        &self,
+        _prefix: &Prefix,
+        _node: NodeId,
+        _bytes: Bytes,
+    ) -> Result<bool, String> {
+        Ok(false)
+    }
 }

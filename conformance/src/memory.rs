@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use backplane_core::{Backplane, Channel, ConnectError, ConnectErrorKind, NodeId, Prefix};
+use backplane_core::{Backplane, Channel, ConnectError, NodeId, Prefix};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
@@ -44,10 +44,10 @@ impl Harness for MemoryHarness {
         let options = spec.options.clone();
         Ok(match spec.start {
             Start::Eager => Arc::new(self.bus.connect(options).await?),
-            Start::Lazy => Arc::new(self.bus.connect_lazy(options).map_err(|error| {
-                let kind = ConnectErrorKind::InvalidOption;
-                ConnectError::new(kind, "memory bus", Some(error.into()))
-            })?),
+            Start::Lazy => {
+                let node = self.bus.connect_lazy(options);
+                Arc::new(node.map_err(|error| ConnectError::of_option("memory bus", error))?)
+            }
         })
     }
 
@@ -128,10 +128,26 @@ impl Observer for MemoryHarness {
         Ok(Some(self.bus.published()))
     }
 
+    async fn subscribes(&self) -> Result<Option<u64>, String> {
+        Ok(Some(self.bus.subscribes()))
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
         match self.bus.inject(prefix, channel, &bytes) {
             0 => Err("nobody was subscribed".to_owned()),
             _ => Ok(()),
+        }
+    }
+
+    async fn write_to_probes(
+        &self,
+        prefix: &Prefix,
+        node: NodeId,
+        bytes: Bytes,
+    ) -> Result<bool, String> {
+        match self.bus.inject_probe(prefix, node, &bytes) {
+            0 => Err("the node does not listen to its probes".to_owned()),
+            _ => Ok(true),
         }
     }
 }

@@ -137,6 +137,28 @@ impl Trial {
         Ok(made)
     }
 
+    /// A node [elsewhere](Harness::node_elsewhere) with these options, if the harness has such a place.
+    pub(crate) async fn node_elsewhere(&self, options: NodeOptions) -> Outcome<Node> {
+        let spec = NodeSpec {
+            options,
+            start: Start::Eager,
+            reachable: self.reachable,
+        };
+        let made = self.harness.node_elsewhere(&spec);
+        match self.in_time("making a node does not end", made).await? {
+            None => Err(Ending::NotApplicable(
+                "this backend has nothing that looks like isolation and is none".to_owned(),
+            )),
+            Some(Ok(node)) => {
+                self.lock().push(Arc::clone(&node));
+                Ok(node)
+            }
+            Some(Err(error)) => {
+                inconclusive(format!("cannot make a node elsewhere: {}", chain(&error)))
+            }
+        }
+    }
+
     /// Forgets a node, so that the trial holds the last reference.
     pub(crate) fn forget(&self, node: &Node) {
         self.lock().retain(|known| !Arc::ptr_eq(known, node));
@@ -271,11 +293,16 @@ impl Trial {
             .in_time("subscribe does not return", node.subscribe(request))
             .await?;
         match subscribed {
-            Ok(subscription) => Ok(Reader {
-                subscription,
-                within: self.within(),
-            }),
+            Ok(subscription) => Ok(self.reader(subscription)),
             Err(error) => broken(format!("subscribe failed: {}", chain(&error))),
+        }
+    }
+
+    /// Reads a subscription that was made otherwise.
+    pub(crate) fn reader(&self, subscription: Subscription) -> Reader {
+        Reader {
+            subscription,
+            within: self.within(),
         }
     }
 

@@ -166,3 +166,24 @@ async fn a_harness_that_was_shut_down_says_so() {
     let error = faults.heal().await.unwrap_err();
     assert!(error.contains("shut down"), "{error}");
 }
+
+#[tokio::test]
+async fn the_observer_counts_requests_and_reaches_the_probes() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (_, observer) = parts(&harness);
+    let node = harness.node(&spec(false)).await.unwrap();
+    let before = observer.subscribes().await.unwrap().unwrap();
+    let channels = (0..100).map(|i| Channel::new(format!("room {i}")).unwrap());
+    let _kept = node.subscribe(Subscribe::to(channels)).await.unwrap();
+    let after = observer.subscribes().await.unwrap().unwrap();
+    assert_eq!(after - before, 1);
+
+    let written = observer.write_to_probes(node.prefix(), node.node_id(), "strange".into());
+    assert!(written.await.unwrap());
+    // The probe comes after it.
+    node.health().await.unwrap();
+    assert_eq!(node.stats().malformed, 1);
+    let nobody = NodeId::from_u64(1);
+    let written = observer.write_to_probes(node.prefix(), nobody, "strange".into());
+    assert!(written.await.is_err());
+}

@@ -56,7 +56,8 @@ impl<D: Driver> Node<D> {
     /// Attaches to the broker, and fails when that does not work at the first try (rule R6).
     ///
     /// # Errors
-    /// [`ConnectError`] names the address and the reason.
+    /// [`ConnectError`] names the address and the reason. `Unsupported`, before anything is opened, when the driver
+    /// does not declare what the options [require](NodeOptions::require).
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
@@ -66,13 +67,8 @@ impl<D: Driver> Node<D> {
     pub async fn connect(driver: D, options: NodeOptions) -> Result<Self, ConnectError> {
         let endpoint = driver.endpoint();
         let (first, attached) = oneshot::channel();
-        let node = Self::start(driver, options, Some(first)).map_err(|error| {
-            ConnectError::new(
-                ConnectErrorKind::InvalidOption,
-                &endpoint,
-                Some(error.into()),
-            )
-        })?;
+        let node = Self::start(driver, options, Some(first))
+            .map_err(|error| ConnectError::of_option(&endpoint, error))?;
         match attached.await {
             Ok(Ok(())) => Ok(node),
             Ok(Err(error)) => {
@@ -91,7 +87,7 @@ impl<D: Driver> Node<D> {
     /// Returns at once a node that attaches when the broker appears (rule R6).
     ///
     /// # Errors
-    /// [`InvalidOption`] when an option has an impossible value.
+    /// [`InvalidOption`] when an option has an impossible value, or requires what the driver does not declare.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -104,11 +100,9 @@ impl<D: Driver> Node<D> {
         options: NodeOptions,
         first: Option<FirstResult>,
     ) -> Result<Self, InvalidOption> {
-        options.validate()?;
-        let mut capabilities = driver.capabilities();
-        if let Some(limit) = options.max_payload {
-            capabilities.max_payload = capabilities.max_payload.min(limit);
-        }
+        let capabilities = driver.capabilities();
+        options.validate_for(&capabilities)?;
+        let capabilities = options.lowered(capabilities);
         let state = StateCell::new(ConnectionState::Connecting { attempt: 1 });
         let endpoint = driver.endpoint();
         let limits = Limits {

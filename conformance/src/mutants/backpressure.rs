@@ -77,6 +77,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| Unbounded),
     ),
     mutant!(
+        "capacity-option-is-ignored",
+        "B2",
+        "queue_capacity(7) holds more than 7 messages",
+        "the node's own capacity is read and never used",
+        || Wrong::new().spec(|spec| {
+            let mut spec = spec.clone();
+            spec.options = spec.options.queue_capacity(4096);
+            spec
+        }),
+    ),
+    mutant!(
         "overflow-mixes-the-order",
         "B4",
         "messages another is expected",

@@ -191,8 +191,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         r#"expected message "after 0", got message "before 0.19""#,
         "a new subscription begins with the last message, as with a retain flag",
         || {
-            let retained = Retained::default();
-            Wrong::new().nodes(move |_| Retains(Arc::clone(&retained)))
+            let retained = Retains::nothing(1);
+            Wrong::new().nodes(move |_| retained.clone())
         },
     ),
 ];
@@ -303,10 +303,22 @@ impl NodeTwist for Oversize {
     }
 }
 
-/// The last message of each channel; the mutant is used in one prefix.
-type Retained = Arc<Mutex<HashMap<Channel, Message>>>;
+/// Keeps the last message of each channel, for those who come later; the mutant is used in one prefix.
+#[derive(Clone)]
+pub(super) struct Retains {
+    last: Arc<Mutex<HashMap<Channel, Message>>>,
+    times: usize,
+}
 
-struct Retains(Retained);
+impl Retains {
+    /// Nothing yet; what comes is delivered so many times.
+    pub(super) fn nothing(times: usize) -> Self {
+        Self {
+            last: Arc::default(),
+            times,
+        }
+    }
+}
 
 #[async_trait]
 impl NodeTwist for Retains {
@@ -318,17 +330,18 @@ impl NodeTwist for Retains {
     ) -> Result<(), PublishError> {
         let message = Message::new(channel.clone(), payload.clone(), node.node_id());
         node.publish(channel, payload).await?;
-        lock(&self.0).insert(channel.clone(), message);
+        lock(&self.last).insert(channel.clone(), message);
         Ok(())
     }
 
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let retained = lock(&self.0);
+        let retained = lock(&self.last);
         let last = tap
             .request
             .channels()
             .iter()
             .filter_map(|c| retained.get(c).cloned())
+            .flat_map(|message| vec![message; self.times])
             .collect();
         Some(Parts::pump(BeginsWith(last)))
     }

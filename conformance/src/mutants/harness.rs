@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backplane_core::{Channel, ConnectError, ConnectErrorKind, Gap, InvalidOption, Message, Node};
+use backplane_core::{Channel, ConnectError, Gap, InvalidOption, Message, Node, NodeId, Prefix};
+use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
 use super::driver::{LinkTwist, WrongDriver};
@@ -20,6 +21,9 @@ type NodeTwists = dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
 type OnWrite = dyn Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
+type OnStranger = fn(&MemoryHarness, &Prefix, &Channel, &Bytes);
+/// Says how many connections it has broken.
+type OnProbes = fn(&MemoryHarness, NodeId) -> usize;
 
 /// The memory backend, wrong in whatever was put on it.
 #[derive(Default)]
@@ -32,6 +36,18 @@ pub(super) struct Wrong {
     writes: Option<Box<OnWrite>>,
     url: Option<OnUrl>,
     secret: Option<&'static str>,
+    stranger: Option<OnStranger>,
+    stranger_at_probes: Option<OnProbes>,
+    elsewhere: Option<Elsewhere>,
+}
+
+/// A place that looks apart.
+#[derive(Debug)]
+pub(super) enum Elsewhere {
+    /// It is.
+    Apart(MemoryBus),
+    /// It is not.
+    Here,
 }
 
 /// Where a stranger's bytes go.
@@ -143,6 +159,24 @@ impl Wrong {
         self
     }
 
+    /// Something else done with what a stranger writes, besides the right thing.
+    pub(super) const fn stranger(mut self, on: OnStranger) -> Self {
+        self.stranger = Some(on);
+        self
+    }
+
+    /// Likewise, with what a stranger writes to the probes of a node.
+    pub(super) const fn stranger_at_probes(mut self, on: OnProbes) -> Self {
+        self.stranger_at_probes = Some(on);
+        self
+    }
+
+    /// A place that looks apart.
+    pub(super) fn elsewhere(mut self, place: Elsewhere) -> Self {
+        self.elsewhere = Some(place);
+        self
+    }
+
     pub(super) fn harness(self) -> Arc<dyn Harness> {
         Arc::new(self)
     }
@@ -176,11 +210,7 @@ impl Wrong {
 }
 
 fn invalid(error: InvalidOption) -> ConnectError {
-    ConnectError::new(
-        ConnectErrorKind::InvalidOption,
-        "memory bus",
-        Some(error.into()),
-    )
+    ConnectError::of_option("memory bus", error)
 }
 
 #[async_trait]
@@ -208,6 +238,16 @@ impl Harness for Wrong {
         Some(self)
     }
 
+    async fn node_elsewhere(&self, spec: &NodeSpec) -> Option<Made> {
+        Some(match self.elsewhere.as_ref()? {
+            Elsewhere::Apart(bus) => match bus.connect(spec.options.clone()).await {
+                Ok(node) => Ok(Arc::new(node)),
+                Err(error) => Err(error),
+            },
+            Elsewhere::Here => self.plain(spec).await,
+        })
+    }
+
     fn parse_url_option(&self, option: &str, value: &str) -> Option<Result<(), String>> {
         self.url.map(|parse| parse(option, value))
     }
@@ -231,16 +271,39 @@ impl Observer for Wrong {
         self.memory.publishes().await
     }
 
+    async fn subscribes(&self) -> Result<Option<u64>, String> {
+        self.memory.subscribes().await
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
-        let Some(on) = &self.writes else {
-            return self.memory.write(prefix, channel, bytes).await;
-        };
-        let written = Written {
-            harness: &self.memory,
-            prefix,
-            channel,
-        };
-        on(&written, bytes)
+        match &self.writes {
+            None => self.memory.write(prefix, channel, bytes.clone()).await?,
+            Some(on) => {
+                let written = Written {
+                    harness: &self.memory,
+                    prefix,
+                    channel,
+                };
+                on(&written, bytes.clone())?;
+            }
+        }
+        if let Some(stranger) = self.stranger {
+            stranger(&self.memory, prefix, channel, &bytes);
+        }
+        Ok(())
+    }
+
+    async fn write_to_probes(
+        &self,
+        prefix: &Prefix,
+        node: NodeId,
+        bytes: Bytes,
+    ) -> Result<bool, String> {
+        let written = self.memory.write_to_probes(prefix, node, bytes).await?;
+        if let Some(stranger) = self.stranger_at_probes {
+            stranger(&self.memory, node);
+        }
+        Ok(written)
     }
 }
 

@@ -3,12 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
-use backplane_core::{Backplane, Channel, ConnectionState, Prefix, PublishError};
-use bytes::Bytes;
+use backplane_core::{Backplane, Channel, ConnectionState, Message, NodeId, Prefix, PublishError};
+use backplane_memory::MemoryBus;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::crossed::{glob, matching};
-use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, lock};
+use super::harness::{Elsewhere, Wrong};
+use super::node::{Inner, NodeTwist, Tap, lock};
+use super::pump::{OnMessage, Out, Parts};
+use super::visibility::Counts;
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -97,6 +100,43 @@ pub(super) const MUTANTS: &[Mutant] = &[
             Wrong::new().nodes(move |_| LosesPrefix(Arc::clone(&everybody)))
         },
     ),
+    mutant!(
+        "delivers-what-strangers-write",
+        "I6",
+        r#"after what a stranger wrote, expected message "after 0", got """#,
+        "whatever is on a channel is a message",
+        || Wrong::new().stranger(|memory, prefix, channel, bytes| {
+            memory.bus().inject(prefix, channel, &framed(bytes));
+        }),
+    ),
+    mutant!(
+        "does-not-count-strangers",
+        "I6",
+        "1 malformed messages were written, and 0 are counted",
+        "what cannot be read is skipped, and nobody can see it",
+        || Wrong::new().nodes(|_| Counts(|stats| stats.malformed = 0)),
+    ),
+    mutant!(
+        "stops-at-a-stranger",
+        "I6",
+        "the message after what stranger 0 wrote did not arrive",
+        "the task that reads ends at the first bytes that it cannot read (channels_redis #200)",
+        || Wrong::new().nodes(|_| StopsAtStrangers),
+    ),
+    mutant!(
+        "stranger-at-the-probes-costs-the-connection",
+        "I6",
+        "health fails after a stranger wrote to the probes",
+        "bytes that nobody can read are an error of the connection",
+        || Wrong::new().stranger_at_probes(|memory, node| memory.bus().cut(node)),
+    ),
+    mutant!(
+        "the-place-apart-is-another-broker",
+        "I7",
+        r#"message "here 0" did not arrive"#,
+        "what is documented not to isolate does",
+        || Wrong::new().elsewhere(Elsewhere::Apart(MemoryBus::new())),
+    ),
 ];
 
 /// The nodes of all prefixes.
@@ -132,5 +172,38 @@ impl NodeTwist for LosesPrefix {
             }
         }
         node.publish(channel, payload).await
+    }
+}
+
+/// A frame that carries these bytes, of a publisher that nobody has heard of. Long ones are cut.
+fn framed(bytes: &Bytes) -> Bytes {
+    let payload = &bytes[..bytes.len().min(0x7f)];
+    let mut frame = BytesMut::new();
+    frame.put_slice(&[0xc1, 0x42, 1]);
+    frame.put_u64_le(NodeId::random().as_u64());
+    frame.put_u8(1);
+    frame.put_u64_le(0);
+    frame.put_u8(payload.len() as u8);
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+struct StopsAtStrangers;
+
+#[async_trait]
+impl NodeTwist for StopsAtStrangers {
+    fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
+        let node = Arc::downgrade(node);
+        let reads = move || {
+            node.upgrade()
+                .is_some_and(|node| node.stats().malformed == 0)
+        };
+        Some(Parts::pump(OnMessage(
+            move |message: Message, out: &Out| {
+                if reads() {
+                    out.message(message);
+                }
+            },
+        )))
     }
 }

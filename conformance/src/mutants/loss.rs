@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Channel, ConnectionState, Events, Message, NodeId, NotSent, PublishError, PublishErrorKind,
-    StateCell, StateWatch, SubscribeError, SubscribeErrorKind, Subscribed, SubscriptionHandle,
-    Unknown,
+    Channel, ConnectionState, Events, Gap, Message, NodeId, NotSent, OutageAccount, PublishError,
+    PublishErrorKind, StateCell, StateWatch, SubscribeError, SubscribeErrorKind, Subscribed,
+    SubscriptionHandle, Unknown,
 };
 use bytes::Bytes;
 
@@ -79,7 +79,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "what others published in a node's outage is delivered after it, and nothing declares that",
         || {
             let missed = Missed::default();
-            Wrong::new().nodes(move |_| Replays(Arc::clone(&missed)))
+            Wrong::new().nodes(move |_| Replays(missed.clone()))
         },
     ),
     mutant!(
@@ -225,15 +225,33 @@ impl NodeTwist for LosesSome {
     }
 }
 
-/// What each node has missed, as long as it is away.
-type Missed = Arc<Mutex<Vec<(NodeId, StateWatch, Arc<Mutex<Vec<Message>>>)>>>;
+/// A node, whether it is away, and what it has missed then.
+type MissedBy = (NodeId, StateWatch, Arc<Mutex<Vec<Message>>>);
 
-struct Replays(Missed);
+/// What each node has missed, as long as it is away.
+#[derive(Clone, Default)]
+pub(super) struct Missed {
+    of: Arc<Mutex<Vec<MissedBy>>>,
+    backwards: bool,
+}
+
+impl Missed {
+    /// Delivered with the latest message first.
+    pub(super) fn backwards() -> Self {
+        Self {
+            backwards: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// Delivers after an outage what was published in it. The gap knows of no loss.
+pub(super) struct Replays(pub(super) Missed);
 
 #[async_trait]
 impl NodeTwist for Replays {
     fn made(&self, node: &Inner) {
-        lock(&self.0).push((node.node_id(), node.watch(), Arc::default()));
+        lock(&self.0.of).push((node.node_id(), node.watch(), Arc::default()));
     }
 
     async fn publish(
@@ -243,7 +261,7 @@ impl NodeTwist for Replays {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         node.publish(channel, payload.clone()).await?;
-        for (_, watch, missed) in lock(&self.0).iter() {
+        for (_, watch, missed) in lock(&self.0.of).iter() {
             if !watch.current().is_connected() {
                 let message = Message::new(channel.clone(), payload.clone(), node.node_id());
                 lock(missed).push(message);
@@ -253,14 +271,16 @@ impl NodeTwist for Replays {
     }
 
     fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
-        let all = lock(&self.0);
+        let all = lock(&self.0.of);
         let (_, _, missed) = all.iter().find(|(id, _, _)| *id == node.node_id())?;
-        let missed = Arc::clone(missed);
-        Some(Parts::pump(OnGap(move |gap, out: &Out| {
-            out.gap(gap);
-            lock(&missed)
-                .drain(..)
-                .for_each(|message| out.message(message));
+        let (missed, backwards) = (Arc::clone(missed), self.0.backwards);
+        Some(Parts::pump(OnGap(move |_, out: &Out| {
+            out.gap(Gap::outage(OutageAccount::default()));
+            let mut missed = std::mem::take(&mut *lock(&missed));
+            if backwards {
+                missed.reverse();
+            }
+            missed.into_iter().for_each(|message| out.message(message));
         })))
     }
 }

@@ -151,7 +151,7 @@ impl MatrixRun {
             Vec::new()
         };
         for (row, control) in controls.iter().enumerate() {
-            let is_asked = |rule: &usize| !control.except.contains(&self.rules[*rule].id);
+            let is_asked = |rule: &usize| control.is_asked(self.rules[*rule].id);
             let asked = (0..self.rules.len()).filter(is_asked);
             work.extend(asked.map(|rule| Job::Control { row, rule }));
         }

@@ -11,6 +11,7 @@
 
 mod backpressure;
 mod closing;
+mod concurrency;
 mod crossed;
 mod delivery;
 mod driver;
@@ -25,6 +26,7 @@ mod matrix;
 mod node;
 mod order;
 mod pending;
+mod promise;
 mod pump;
 mod reconnection;
 mod resubscription;
@@ -66,6 +68,7 @@ pub fn all() -> Vec<Mutant> {
         delivery::MUTANTS,
         order::MUTANTS,
         subscriptions::MUTANTS,
+        concurrency::MUTANTS,
         pending::MUTANTS,
         isolation::MUTANTS,
         loss::MUTANTS,
@@ -77,6 +80,7 @@ pub fn all() -> Vec<Mutant> {
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
+        promise::MUTANTS,
     ]
     .concat();
     let rules = rules::all();
@@ -93,6 +97,8 @@ pub struct Control {
     pub name: &'static str,
     /// The rules that it cannot be asked for.
     pub except: &'static [&'static str],
+    /// The rules that it is there for; none: all.
+    pub only: &'static [&'static str],
     make: fn() -> Wrong,
 }
 
@@ -103,11 +109,13 @@ pub fn controls() -> Vec<Control> {
         Control {
             name: "a-wrapped-driver",
             except: &[],
+            only: &[],
             make: || Wrong::new().links(|| driver::Straight),
         },
         Control {
             name: "a-wrapped-node",
             except: &[],
+            only: &[],
             make: || Wrong::new().nodes(|_| node::Straight),
         },
         Control {
@@ -115,12 +123,42 @@ pub fn controls() -> Vec<Control> {
             // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
             // a task, and may be late.
             except: &["B1", "B2", "B4"],
+            only: &[],
             make: || Wrong::new().pumps(|| pump::Straight),
+        },
+        Control {
+            name: "a-backend-that-declares-no-more-order-than-it-must",
+            except: &[],
+            only: &["O2", "O3", "O4"],
+            make: || promise::declaring(|c| c.order = backplane_core::Order::Channel),
+        },
+        Control {
+            name: "a-backend-that-does-not-count-what-is-lost",
+            except: &[],
+            only: &["L5", "L8"],
+            make: promise::counting_nothing,
+        },
+        Control {
+            name: "a-backend-that-replays",
+            except: &[],
+            only: &["D6", "L4", "L5", "L8"],
+            make: || promise::replaying(loss::Missed::default()),
+        },
+        Control {
+            name: "a-backend-with-a-place-that-looks-apart-and-is-not",
+            except: &[],
+            only: &["I7"],
+            make: || Wrong::new().elsewhere(harness::Elsewhere::Here),
         },
     ]
 }
 
 impl Control {
+    /// Whether it is asked for a rule.
+    fn is_asked(&self, rule: &str) -> bool {
+        !self.except.contains(&rule) && (self.only.is_empty() || self.only.contains(&rule))
+    }
+
     /// A backend of its own.
     #[must_use]
     pub fn harness(&self) -> Arc<dyn Harness> {

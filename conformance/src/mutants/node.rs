@@ -46,6 +46,10 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
         None
     }
 
+    fn node_id(&self, node: &Inner) -> NodeId {
+        node.node_id()
+    }
+
     fn prefix<'a>(&'a self, node: &'a Inner) -> &'a Prefix {
         node.prefix()
     }
@@ -156,7 +160,7 @@ impl WrongNode {
 #[async_trait]
 impl Backplane for WrongNode {
     fn node_id(&self) -> NodeId {
-        self.inner.node_id()
+        self.twist.node_id(&self.inner)
     }
 
     fn prefix(&self) -> &Prefix {

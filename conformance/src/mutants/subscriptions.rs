@@ -68,6 +68,27 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().links(Multiplies::default),
     ),
     mutant!(
+        "subscribes-channel-by-channel",
+        "S5",
+        "10000 channels of a subscription were 10000 requests to the broker",
+        "each channel is a round trip of its own",
+        || Wrong::new().links(|| OneByOne { from: 1 }),
+    ),
+    mutant!(
+        "comes-back-channel-by-channel",
+        "S5",
+        "10000 channels of a reconnection were",
+        "after an outage each channel is a round trip of its own",
+        || Wrong::new().links(|| OneByOne { from: 2 }),
+    ),
+    mutant!(
+        "a-batch-has-its-limit",
+        "S5",
+        "did not arrive",
+        "the broker takes so many channels in one request, and the others are dropped",
+        || Wrong::new().links(|| Limited),
+    ),
+    mutant!(
         "adding-channels-has-no-effect",
         "S6",
         "did not arrive",
@@ -300,6 +321,36 @@ impl Control for Lists {
 
     fn channels(&self, _below: &SubscriptionHandle) -> Vec<Channel> {
         lock(&self.0).clone()
+    }
+}
+
+/// Subscribes one channel at a time, from the link with this number on.
+struct OneByOne {
+    from: u64,
+}
+
+#[async_trait]
+impl LinkTwist for OneByOne {
+    async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
+        if line.number < self.from {
+            return line.link.subscribe(channels).await;
+        }
+        for channel in channels {
+            line.link.subscribe(std::slice::from_ref(channel)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a thousand channels in one request.
+struct Limited;
+
+#[async_trait]
+impl LinkTwist for Limited {
+    async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
+        line.link
+            .subscribe(&channels[..channels.len().min(1000)])
+            .await
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, ConnectionState, Events, HealthError, HealthErrorKind, PublishError, PublishErrorKind,
-    StateCell, Stats,
+    Channel, ConnectionState, Events, HealthError, HealthErrorKind, Message, NodeId, PublishError,
+    PublishErrorKind, StateCell, Stats,
 };
 use bytes::Bytes;
 
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, lock};
+use super::loss::generation;
+use super::node::{Inner, NodeTwist, Tap, lock};
+use super::pump::{OnMessage, Out, Parts};
 use super::reconnection::Tells;
 use super::{Mutant, mutant};
 
@@ -124,9 +126,50 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the error of a publish shows what was to be published",
         || Wrong::new().nodes(|_| ShowsPayload),
     ),
+    mutant!(
+        "every-node-has-the-same-id",
+        "V4",
+        "3 nodes have 1 different ids",
+        "the id of a node is that of its image",
+        || Wrong::new().nodes(|_| SameId),
+    ),
+    mutant!(
+        "takes-the-receiver-for-the-publisher",
+        "V4",
+        "at first: node 1 was told that",
+        "who receives a message has published it, as far as one is told",
+        || Wrong::new().nodes(|_| Publisher::IsTheReceiver),
+    ),
+    mutant!(
+        "own-messages-have-no-publisher",
+        "V4",
+        "at first: node 0 was told that 0000000000000000 published",
+        "messages of the own node are nobody's",
+        || Wrong::new().nodes(|_| Publisher::OwnIsNobody),
+    ),
+    mutant!(
+        "every-connection-is-another-publisher",
+        "V4",
+        "after an outage: node 0 was told that",
+        "messages carry the id of the connection, which changes with it",
+        || Wrong::new().nodes(|_| Publisher::IsTheConnection),
+    ),
+    mutant!(
+        "names-the-channel-of-the-broker",
+        "V4",
+        "at first: node 0 was told",
+        "messages name the channel with the prefix",
+        || Wrong::new().on_message(|message, out| {
+            let full = Channel::new(format!("shop:{}", message.channel()));
+            if let Ok(full) = full {
+                let payload = message.payload().clone();
+                out.message(Message::new(full, payload, message.publisher()));
+            }
+        }),
+    ),
 ];
 
-struct Counts(fn(&mut Stats));
+pub(super) struct Counts(pub(super) fn(&mut Stats));
 
 #[async_trait]
 impl NodeTwist for Counts {
@@ -242,5 +285,46 @@ impl NodeTwist for ShowsPayload {
                     }
                 }
             })
+    }
+}
+
+/// The id of all nodes.
+struct SameId;
+
+#[async_trait]
+impl NodeTwist for SameId {
+    fn node_id(&self, _node: &Inner) -> NodeId {
+        NodeId::from_u64(7)
+    }
+}
+
+/// Who is told to have published a message.
+#[derive(Clone, Copy)]
+enum Publisher {
+    IsTheConnection,
+    IsTheReceiver,
+    OwnIsNobody,
+}
+
+#[async_trait]
+impl NodeTwist for Publisher {
+    fn parts(&self, node: &Inner, tap: &Tap) -> Option<Parts> {
+        let (this, own, watch) = (*self, node.node_id(), tap.watch.clone());
+        Some(Parts::pump(OnMessage(
+            move |message: Message, out: &Out| {
+                let publisher = message.publisher();
+                let told = match this {
+                    Self::IsTheConnection => {
+                        let again = generation(&watch.current()).saturating_sub(1);
+                        NodeId::from_u64(publisher.as_u64().wrapping_add(again))
+                    }
+                    Self::IsTheReceiver => own,
+                    Self::OwnIsNobody if publisher == own => NodeId::from_u64(0),
+                    Self::OwnIsNobody => publisher,
+                };
+                let channel = message.channel().clone();
+                out.message(Message::new(channel, message.into_payload(), told));
+            },
+        )))
     }
 }

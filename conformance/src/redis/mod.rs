@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use backplane_core::{Backplane, ConnectError, ConnectErrorKind, Prefix};
-use backplane_redis::RedisBuilder;
+use backplane_redis::{ConfigError, RedisBuilder};
 use url::Url;
 
 use self::backstage::Backstage;
@@ -146,6 +146,33 @@ impl RedisHarness {
             .node_options(spec.options.clone())
     }
 
+    /// A node by the builder, with whatever else it is to have.
+    async fn make(
+        &self,
+        spec: &NodeSpec,
+        also: impl FnOnce(RedisBuilder) -> RedisBuilder + Send,
+    ) -> Result<Arc<dyn Backplane>, ConnectError> {
+        let place = match spec.reachable || self.fixture == "proxy" {
+            true => Some(self.place().await?),
+            false => None,
+        };
+        let builder = also(self.builder(spec, place.as_ref().map(Place::addr)));
+        let node: Arc<dyn Backplane> = match spec.start {
+            Start::Eager => Arc::new(builder.connect().await?),
+            Start::Lazy => Arc::new(builder.connect_lazy().map_err(|error| match error {
+                ConfigError::Node(option) => ConnectError::of_option("redis", option),
+                error => {
+                    let kind = ConnectErrorKind::InvalidOption;
+                    ConnectError::new(kind, "redis", Some(error.into()))
+                }
+            })?),
+        };
+        if let Some(place) = place {
+            place.take(&node);
+        }
+        Ok(node)
+    }
+
     async fn place(&self) -> Result<Place<'_>, ConnectError> {
         self.paths.place(&self.backstage).await.map_err(|error| {
             ConnectError::new(
@@ -168,21 +195,16 @@ impl Harness for RedisHarness {
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
-        let place = match spec.reachable || self.fixture == "proxy" {
-            true => Some(self.place().await?),
-            false => None,
-        };
-        let builder = self.builder(spec, place.as_ref().map(Place::addr));
-        let node: Arc<dyn Backplane> = match spec.start {
-            Start::Eager => Arc::new(builder.connect().await?),
-            Start::Lazy => Arc::new(builder.connect_lazy().map_err(|error| {
-                ConnectError::new(ConnectErrorKind::InvalidOption, "redis", Some(error.into()))
-            })?),
-        };
-        if let Some(place) = place {
-            place.take(&node);
-        }
-        Ok(node)
+        self.make(spec, |builder| builder).await
+    }
+
+    async fn node_elsewhere(
+        &self,
+        spec: &NodeSpec,
+    ) -> Option<Result<Arc<dyn Backplane>, ConnectError>> {
+        // Every server has 16 databases unless it is told otherwise.
+        let elsewhere = if database(&self.url) == 1 { 2 } else { 1 };
+        Some(self.make(spec, |builder| builder.database(elsewhere)).await)
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
@@ -227,6 +249,11 @@ impl fmt::Debug for RedisHarness {
             .field("paths", &self.paths)
             .finish_non_exhaustive()
     }
+}
+
+/// The number of the database that a URL names.
+fn database(url: &Url) -> u32 {
+    url.path().trim_matches('/').parse().unwrap_or(0)
 }
 
 /// The decoded password of a URL that a client has already taken.

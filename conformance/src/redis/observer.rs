@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backplane_core::driver::BrokerChannel;
-use backplane_core::{Channel, Prefix};
+use backplane_core::{Channel, NodeId, Prefix};
 use bytes::Bytes;
 
 use super::RedisHarness;
@@ -37,8 +37,34 @@ impl Observer for RedisHarness {
             .map(Some)
     }
 
+    async fn subscribes(&self) -> Result<Option<u64>, String> {
+        if self.fixture == "url" {
+            return Ok(None);
+        }
+        self.ask(|observer| async move { observer.subscribes().await })
+            .await
+            .map(Some)
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
-        let name = BrokerChannel::new(prefix, channel);
+        self.write_at(BrokerChannel::new(prefix, channel), bytes)
+            .await
+    }
+
+    async fn write_to_probes(
+        &self,
+        prefix: &Prefix,
+        node: NodeId,
+        bytes: Bytes,
+    ) -> Result<bool, String> {
+        self.write_at(BrokerChannel::probe(prefix, node), bytes)
+            .await
+            .map(|()| true)
+    }
+}
+
+impl RedisHarness {
+    async fn write_at(&self, name: BrokerChannel, bytes: Bytes) -> Result<(), String> {
         let written = self
             .ask(|observer| async move { observer.publish(name.as_bytes(), &bytes).await })
             .await?;
@@ -47,9 +73,7 @@ impl Observer for RedisHarness {
             _ => Ok(()),
         }
     }
-}
 
-impl RedisHarness {
     /// Every client of the server but observers.
     pub(super) async fn clients(&self) -> Result<Vec<ClientInfo>, String> {
         self.ask(|observer| async move { observer.clients().await })

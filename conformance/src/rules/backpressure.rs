@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::rule::{Rule, rule};
 use crate::rules::loss::quick;
-use crate::trial::{Reader, Trial, chain, channel, ensure, show};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -113,7 +113,36 @@ async fn b2(trial: Trial) -> Outcome {
         small.expect(format!("{round} on")).await?;
         witness.expect(format!("{round} on")).await?;
     }
-    Ok(())
+    default_capacity(&trial, &a).await
+}
+
+/// The node's own number holds where a subscription names none.
+async fn default_capacity(trial: &Trial, a: &Node) -> Outcome {
+    let c = trial.node_with(trial.options().queue_capacity(7)).await?;
+    let news = channel("default capacity")?;
+    let mut unread = trial.subscribe(&c, [&news]).await?;
+    let roomy = Subscribe::to([news.clone()]).capacity(100);
+    let mut witness = trial.subscribe_to(&c, roomy).await?;
+    for i in 0..10 {
+        trial.publish(a, &news, i.to_string()).await?;
+        witness.expect(i.to_string()).await?;
+    }
+    unread.expect_all((0..7).map(|i| i.to_string())).await?;
+    match unread
+        .next("the gap of a queue of the node's capacity")
+        .await?
+    {
+        Delivery::Gap(gap) => ensure(
+            gap.missed() == Missed::Exactly(3),
+            format!("queue_capacity(7), 10 sent, and {:?} missed", gap.missed()),
+        ),
+        Delivery::Message(message) => {
+            let got = show(message.payload());
+            broken(format!(
+                "queue_capacity(7) holds more than 7 messages: {got}"
+            ))
+        }
+    }
 }
 
 /// Queues that are never read hold what their bound in bytes allows, tell the rest, and keep nothing else alive.

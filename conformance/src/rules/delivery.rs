@@ -1,10 +1,11 @@
 //! D: delivery.
 
-use backplane_core::{Delivery, NotSent, PublishErrorKind, Subscribe};
+use backplane_core::{Delivery, NotSent, PublishErrorKind, Requirement, Subscribe};
 use bytes::Bytes;
 
 use crate::rule::{Rule, rule};
-use crate::trial::{Reader, Trial, channel, ensure, show, texts};
+use crate::rules::promise::promises;
+use crate::trial::{Node, Reader, Trial, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -184,6 +185,9 @@ async fn d5(trial: Trial) -> Outcome {
 /// earlier messages to the node in any case.
 async fn d6(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
+    if promises(&trial, &b, Requirement::Replay).await? {
+        return d6_with_replay(&trial, &a, &b).await;
+    }
     for (name, first) in [("quiet", false), ("busy", true)] {
         let news = channel(name)?;
         let earlier = match first {
@@ -202,6 +206,28 @@ async fn d6(trial: Trial) -> Outcome {
             reader.expect(after).await?;
         }
         drop(earlier);
+    }
+    Ok(())
+}
+
+/// With replay, what was published before may come: each message once, in order, and before what is published
+/// later.
+async fn d6_with_replay(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    for round in 0..10 {
+        let news = channel(format!("news {round}"))?;
+        for i in 0..20 {
+            trial.publish(a, &news, format!("before {i:02}")).await?;
+        }
+        let mut reader = trial.subscribe(b, [&news]).await?;
+        trial.publish(a, &news, "after").await?;
+        let got = texts(&reader.up_to("after").await?);
+        let in_order = got.windows(2).all(|pair| pair[0] < pair[1]);
+        ensure(
+            in_order && got.iter().all(|text| text.starts_with("\"before")),
+            format!("replayed to a new subscription: {got:?}"),
+        )?;
+        trial.publish(a, &news, "on").await?;
+        reader.expect("on").await?;
     }
     Ok(())
 }

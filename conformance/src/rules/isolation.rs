@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use backplane_core::{Channel, Prefix};
+use backplane_core::{Channel, Delivery, Prefix};
+use bytes::Bytes;
 
 use crate::rule::{Rule, rule};
-use crate::trial::{Node, Reader, Trial, channel, ensure, texts};
-use crate::verdict::{Ending, Outcome};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure, texts};
+use crate::verdict::{Ending, Outcome, broken, inconclusive};
 
 pub(super) const RULES: &[Rule] = &[
     rule!("I1", "nothing crosses between two prefixes", [], i1),
@@ -24,6 +25,13 @@ pub(super) const RULES: &[Rule] = &[
         [Outage],
         i5
     ),
+    rule!(
+        "I6",
+        "bytes of a stranger are skipped and counted, and later messages flow",
+        [Observer],
+        i6
+    ),
+    rule!("I7", "what does not isolate is shown not to", [], i7),
 ];
 
 async fn i1(trial: Trial) -> Outcome {
@@ -159,6 +167,109 @@ async fn i5(trial: Trial) -> Outcome {
                 format!("round {round}: {name} got {count} messages of 200"),
             )?;
         }
+    }
+    Ok(())
+}
+
+/// On an application channel and, where the harness can, on the private channel of a node's probes; between
+/// messages, which all arrive.
+async fn i6(trial: Trial) -> Outcome {
+    let [a, b] = trial.nodes().await?;
+    let (prefix, news) = (trial.prefix(), channel("news")?);
+    let observer = trial.observer()?;
+    let strange: [&'static [u8]; 10] = [
+        b"",
+        b"\0",
+        b"x",
+        b"hello, is anybody there?",
+        br#"{"channel":"news","payload":"hello"}"#,
+        b"\xff\xfe\xfd",
+        b"\xc1",
+        b"*3\r\n$7\r\nPUBLISH\r\n",
+        &[0; 64],
+        &[0xa5; 100_000],
+    ];
+    let mut reader = trial.subscribe(&b, [&news]).await?;
+    let mut events = b.events();
+    let mut malformed = b.stats().malformed;
+    for (i, bytes) in strange.into_iter().enumerate() {
+        let (before, after) = (format!("before {i}"), format!("after {i}"));
+        trial.publish(&a, &news, before.clone()).await?;
+        reader.expect(before).await?;
+        observer
+            .write(&prefix, &news, Bytes::from_static(bytes))
+            .await
+            .or_else(inconclusive)?;
+        trial.publish(&a, &news, after.clone()).await?;
+        let what = format!("the message after what stranger {i} wrote");
+        match reader.next(&what).await? {
+            Delivery::Message(message) if message.payload() == after.as_bytes() => {}
+            other => {
+                let got = texts(&[other]).concat();
+                return broken(format!(
+                    "after what a stranger wrote, expected message {after:?}, got {got}"
+                ));
+            }
+        }
+        malformed += 1;
+        counted(&b, malformed)?;
+    }
+    for bytes in strange {
+        let bytes = Bytes::from_static(bytes);
+        let written = observer.write_to_probes(&prefix, b.node_id(), bytes);
+        if !written.await.or_else(inconclusive)? {
+            break;
+        }
+        malformed += 1;
+        // Nothing comes after it on this channel that one could wait for but a probe, which is next.
+        if let Err(error) = b.health().await {
+            return broken(format!(
+                "health fails after a stranger wrote to the probes: {}",
+                chain(&error)
+            ));
+        }
+        counted(&b, malformed)?;
+    }
+    trial.publish(&a, &news, "end").await?;
+    reader.expect("end").await?;
+    let event = events.try_recv().ok();
+    ensure(
+        event.is_none(),
+        format!("what a stranger wrote cost the connection: {event:?}"),
+    )
+}
+
+/// Everything that the broker has sent was taken in: exactly so many of the broker's messages are malformed.
+fn counted(node: &Node, expected: u64) -> Outcome {
+    let seen = node.stats().malformed;
+    ensure(
+        seen == expected,
+        format!("{expected} malformed messages were written, and {seen} are counted"),
+    )
+}
+
+/// Two nodes of one prefix meet, although one of them is where a user may think that it is apart. Only the prefix
+/// keeps them apart.
+async fn i7(trial: Trial) -> Outcome {
+    let here = trial.node().await?;
+    let there = trial.node_elsewhere(trial.options()).await?;
+    let other = trial.prefix_like(|p| format!("{p}-other"))?;
+    let apart = trial.node_elsewhere(trial.options().prefix(other)).await?;
+    let news = channel("news")?;
+    let mut readers = [
+        trial.subscribe(&here, [&news]).await?,
+        trial.subscribe(&there, [&news]).await?,
+    ];
+    let mut stranger = trial.subscribe(&apart, [&news]).await?;
+    for i in 0..10 {
+        for (from, node) in [("here", &here), ("there", &there)] {
+            trial.publish(node, &news, format!("{from} {i}")).await?;
+            for reader in &mut readers {
+                reader.expect(format!("{from} {i}")).await?;
+            }
+        }
+        trial.publish(&apart, &news, format!("apart {i}")).await?;
+        stranger.expect(format!("apart {i}")).await?;
     }
     Ok(())
 }

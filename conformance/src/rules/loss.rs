@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
-    Channel, Delivery, Missed, NodeOptions, NotSent, PublishError, PublishErrorKind, Subscribe,
+    Channel, Delivery, Missed, NodeOptions, NotSent, PublishError, PublishErrorKind, Requirement,
+    Subscribe,
 };
 use tokio::time::{Instant, timeout};
 
 use crate::harness::Fault;
 use crate::rule::{Rule, rule};
+use crate::rules::promise::{must_promise, promises};
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
-use crate::verdict::{Ending, Outcome, broken};
+use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
     rule!(
@@ -348,6 +350,7 @@ fn all_truly(told: &[(String, Result<(), PublishError>)], got: &Arrived) -> Outc
 
 async fn l4(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
+    let replay = promises(&trial, &b, Requirement::Replay).await?;
     let news = channel("news")?;
     let mut reader = trial.subscribe(&b, [&news]).await?;
     trial.publish(&a, &news, "before").await?;
@@ -355,23 +358,37 @@ async fn l4(trial: Trial) -> Outcome {
     for round in 0..3 {
         trial.inject(Fault::Isolate(b.node_id())).await?;
         trial.all_down(&[&b]).await?;
-        for i in 0..20 {
-            trial.publish(&a, &news, format!("missed {i}")).await?;
+        let missed: Vec<_> = (0..20).map(|i| format!("missed {round}.{i}")).collect();
+        for text in &missed {
+            trial.publish(&a, &news, text.clone()).await?;
         }
         trial.heal().await?;
         trial.all_up(&[&b]).await?;
         trial.publish(&a, &news, format!("end {round}")).await?;
         let got = reader.up_to(format!("end {round}")).await?;
-        let late = got
+        let (gaps, messages): (Vec<_>, Vec<_>) = got
             .iter()
-            .filter(|d| matches!(d, Delivery::Message(_)))
-            .count();
+            .cloned()
+            .partition(|delivery| matches!(delivery, Delivery::Gap(_)));
+        match replay {
+            true => {
+                let expected: Vec<_> = missed.iter().map(|text| format!("{text:?}")).collect();
+                let came = texts(&messages);
+                ensure(
+                    came == expected,
+                    format!(
+                        "replay is declared, and of {} messages of the outage, in order, came {came:?}",
+                        expected.len()
+                    ),
+                )?;
+            }
+            false => ensure(
+                messages.is_empty(),
+                format!("delivered later: {:?}", texts(&got)),
+            )?,
+        }
         ensure(
-            late == 0 || b.capabilities().replay,
-            format!("delivered later: {:?}", texts(&got)),
-        )?;
-        ensure(
-            got.len() == 1,
+            gaps.len() == 1,
             format!("expected one gap, got {:?}", texts(&got)),
         )?;
     }
@@ -482,8 +499,11 @@ async fn l7(trial: Trial) -> Outcome {
 
 async fn l8(trial: Trial) -> Outcome {
     let [a, b, c] = trial.nodes().await?;
-    if !b.capabilities().counts_loss {
-        return l8_undeclared(&trial, &a, &b).await;
+    let capabilities = b.capabilities();
+    match (capabilities.counts_loss, capabilities.replay) {
+        (false, _) => return l8_undeclared(&trial, &a, &b).await,
+        (true, true) => return l8_with_replay(&trial, &a, &b).await,
+        (true, false) => must_promise(&trial, &b, Requirement::CountsLoss).await?,
     }
     let (news, sport) = (channel("news")?, channel("sport")?);
     let mut reader = trial.subscribe(&b, [&news, &sport]).await?;
@@ -548,7 +568,31 @@ async fn l8(trial: Trial) -> Outcome {
     ensure(none == Some(0), format!("none missed, told {none:?}"))
 }
 
-/// Who does not count must not pretend to.
+/// What is replayed was not lost, and counts as none.
+async fn l8_with_replay(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    must_promise(trial, b, Requirement::CountsLoss).await?;
+    let news = channel("news")?;
+    let mut reader = trial.subscribe(b, [&news]).await?;
+    trial.publish(a, &news, "heard").await?;
+    reader.expect("heard").await?;
+    trial.inject(Fault::Isolate(b.node_id())).await?;
+    trial.all_down(&[b]).await?;
+    for i in 0..7 {
+        trial.publish(a, &news, format!("missed {i}")).await?;
+    }
+    trial.heal().await?;
+    trial.all_up(&[b]).await?;
+    trial.publish(a, &news, "again").await?;
+    let gap = reader.expect_gap().await?;
+    reader
+        .expect_all((0..7).map(|i| format!("missed {i}")))
+        .await?;
+    reader.expect("again").await?;
+    let told = gap.missed_from(a.node_id());
+    ensure(told == Some(0), format!("all was replayed, told {told:?}"))
+}
+
+/// Who does not count must not pretend to, of nobody and for nothing.
 async fn l8_undeclared(trial: &Trial, a: &Node, b: &Node) -> Outcome {
     let news = channel("news")?;
     let mut reader = trial.subscribe(b, [&news]).await?;
@@ -556,20 +600,25 @@ async fn l8_undeclared(trial: &Trial, a: &Node, b: &Node) -> Outcome {
     reader.expect("heard").await?;
     trial.inject(Fault::Isolate(b.node_id())).await?;
     trial.all_down(&[b]).await?;
-    trial.publish(a, &news, "missed").await?;
+    for i in 0..7 {
+        trial.publish(a, &news, format!("missed {i}")).await?;
+    }
     trial.heal().await?;
     trial.all_up(&[b]).await?;
     trial.publish(a, &news, "again").await?;
     let gap = reader.expect_gap().await?;
-    reader.expect("again").await?;
+    reader.up_to("again").await?;
     let told = gap.missed_from(a.node_id());
     ensure(
         told.is_none(),
         format!("counts losses, {told:?}, and does not declare it"),
     )?;
-    Err(Ending::Refused(
-        "the backend does not count losses, and says so".to_owned(),
-    ))
+    let missed = gap.missed();
+    ensure(
+        matches!(missed, Missed::AtLeast(_)),
+        format!("a gap of an outage claims {missed:?}, and counting is not declared"),
+    )?;
+    must_promise(trial, b, Requirement::CountsLoss).await
 }
 
 async fn l9(trial: Trial) -> Outcome {

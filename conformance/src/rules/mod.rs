@@ -1,12 +1,15 @@
 //! The rules, one file for each section of the contract.
 
 mod backpressure;
+mod batches;
+mod churn;
 mod closing;
 mod delivery;
 mod isolation;
 mod loss;
 mod malformed;
 mod order;
+mod promise;
 mod reconnection;
 mod subscriptions;
 mod visibility;

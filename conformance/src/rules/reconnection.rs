@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use backplane_core::{ConnectionState, Event, Subscribe, SubscribeErrorKind};
+use backplane_core::{ConnectionState, Event, Requirement, Subscribe, SubscribeErrorKind};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::promise::promises;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
-use crate::verdict::{Outcome, broken};
+use crate::verdict::{Ending, Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
     rule!(
@@ -53,6 +54,12 @@ pub(super) const RULES: &[Rule] = &[
         "a broker that restarts empty makes no difference",
         [Kill, Observer],
         r7
+    ),
+    rule!(
+        "R8",
+        "the promotion of a replica or a moved slot is an ordinary outage",
+        [],
+        r8
     ),
     rule!(
         "R9",
@@ -328,6 +335,22 @@ async fn r7(trial: Trial) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Nothing in a harness can promote a replica yet: a backend that declares it cannot be believed, nor refuted.
+async fn r8(trial: Trial) -> Outcome {
+    let node = trial.node().await?;
+    Err(match promises(&trial, &node, Requirement::Failover).await? {
+        true => Ending::NotApplicable(
+            "the backend declares failover, and the harness has no way to promote a replica"
+                .to_owned(),
+        ),
+        false => Ending::Refused(
+            "the backend does not declare failover (with Redis it needs Sentinel or Cluster), and refuses a node that \
+             requires it"
+                .to_owned(),
+        ),
+    })
 }
 
 async fn r9(trial: Trial) -> Outcome {

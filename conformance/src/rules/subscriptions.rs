@@ -8,6 +8,8 @@ use backplane_core::{Delivery, Subscribe, SubscribeErrorKind, Subscribed};
 use tokio::time::Instant;
 
 use crate::rule::{Rule, rule};
+use crate::rules::batches::s5;
+use crate::rules::churn::s4;
 use crate::trial::{Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken, inconclusive};
 
@@ -30,6 +32,13 @@ pub(super) const RULES: &[Rule] = &[
         [Observer],
         s3
     ),
+    rule!(
+        "S4",
+        "concurrent changes leave exactly the right set subscribed",
+        [],
+        s4
+    ),
+    rule!("S5", "ten thousand channels subscribe in batches", [], s5),
     rule!(
         "S6",
         "channels are added and removed while a subscription is read",
@@ -294,7 +303,7 @@ async fn s7(trial: Trial) -> Outcome {
 }
 
 /// Polls a future so many times, and drops it then.
-async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..polls {
         if let Poll::Ready(done) = futures_util::poll!(future.as_mut()) {

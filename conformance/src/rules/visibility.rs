@@ -1,15 +1,16 @@
 //! V: visibility.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use backplane_core::{ConnectionState, Event, Stats, Subscribe};
+use backplane_core::{Channel, ConnectionState, Event, Stats, Subscribe};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
 use crate::rules::loss::{GRACE, quick};
-use crate::trial::{Node, Trial, chain, channel, ensure};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -30,6 +31,12 @@ pub(super) const RULES: &[Rule] = &[
         "no secret and no payload appears in Debug, Display or errors",
         [Outage],
         v3
+    ),
+    rule!(
+        "V4",
+        "a message names its channel and the node that published it",
+        [],
+        v4
     ),
 ];
 
@@ -93,7 +100,10 @@ async fn v1(trial: Trial) -> Outcome {
     count(&b, "live subscriptions", 1, |s| s.subscriptions)?;
 
     // Of a publisher that was heard before, what is missed is counted.
-    if trial.can(Fault::Isolate(b.node_id())) && b.capabilities().counts_loss {
+    if trial.can(Fault::Isolate(b.node_id()))
+        && b.capabilities().counts_loss
+        && !b.capabilities().replay
+    {
         trial.publish(&a, &news, "heard").await?;
         read.expect("heard").await?;
         let lost = b.stats().lost;
@@ -236,6 +246,76 @@ async fn v3(trial: Trial) -> Outcome {
             .is_none_or(|secret| !text.contains(&secret));
         // Not the text itself: the report must not contain the secret either.
         ensure(hidden, "the password appears in Debug, Display or an error")?;
+    }
+    Ok(())
+}
+
+async fn v4(trial: Trial) -> Outcome {
+    // Where single nodes can be cut off and the broker cannot be killed, the nodes must be within reach.
+    let trial = match trial.can(Fault::Kill) {
+        true => trial,
+        false => trial.with_reachable_nodes(),
+    };
+    let nodes: [Node; 3] = trial.nodes().await?;
+    let ids: Vec<_> = nodes.iter().map(|node| node.node_id()).collect();
+    let different = ids.iter().collect::<HashSet<_>>().len();
+    ensure(
+        different == nodes.len(),
+        format!("{} nodes have {different} different ids", nodes.len()),
+    )?;
+    let channels = [channel("news")?, channel("sport")?];
+    let mut readers = Vec::new();
+    for node in &nodes {
+        readers.push(trial.subscribe(node, &channels).await?);
+    }
+    all_are_named(&trial, &nodes, &channels, &mut readers, "at first").await?;
+    let [first, ..] = ids.as_slice() else {
+        return Ok(());
+    };
+    if !trial.can(Fault::Kill) && !trial.can(Fault::Isolate(*first)) {
+        return Ok(());
+    }
+    let [a, b, c] = &nodes;
+    trial.outage_and_back(&[a, b, c]).await?;
+    for reader in &mut readers {
+        reader.expect_gap().await?;
+    }
+    all_are_named(&trial, &nodes, &channels, &mut readers, "after an outage").await?;
+    let now: Vec<_> = nodes.iter().map(|node| node.node_id()).collect();
+    ensure(
+        now == ids,
+        "a node has another id after an outage, and is the same node",
+    )
+}
+
+/// Every node publishes to every channel, and every subscription is told who it was, and where to.
+async fn all_are_named(
+    trial: &Trial,
+    nodes: &[Node],
+    channels: &[Channel],
+    readers: &mut [Reader],
+    when: &str,
+) -> Outcome {
+    for (from, node) in nodes.iter().enumerate() {
+        for named in channels {
+            let text = format!("{when}, from {from} to {named}");
+            trial.publish(node, named, text.clone()).await?;
+            for (at, reader) in readers.iter_mut().enumerate() {
+                let message = reader.expect(&text).await?;
+                let (told, published) = (message.publisher(), node.node_id());
+                ensure(
+                    told == published,
+                    format!(
+                        "{when}: node {at} was told that {told} published a message of node {from}, {published}"
+                    ),
+                )?;
+                let told = message.channel();
+                ensure(
+                    told == named,
+                    format!("{when}: node {at} was told {told:?} for channel {named:?}"),
+                )?;
+            }
+        }
     }
     Ok(())
 }
