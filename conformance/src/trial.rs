@@ -119,11 +119,7 @@ impl Trial {
         options: NodeOptions,
         start: Start,
     ) -> Outcome<Result<Node, ConnectError>> {
-        let spec = NodeSpec {
-            options,
-            start,
-            reachable: self.reachable,
-        };
+        let spec = self.spec(options, start);
         let made = timeout(self.within(), self.harness.node(&spec)).await;
         let Ok(made) = made else {
             return broken(format!(
@@ -135,6 +131,15 @@ impl Trial {
             self.lock().push(Arc::clone(node));
         }
         Ok(made)
+    }
+
+    /// What a node is made from, for a trial that calls the constructor itself.
+    pub(crate) fn spec(&self, options: NodeOptions, start: Start) -> NodeSpec {
+        NodeSpec {
+            options,
+            start,
+            reachable: self.reachable,
+        }
     }
 
     /// Forgets a node, so that the trial holds the last reference.

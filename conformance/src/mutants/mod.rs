@@ -9,6 +9,7 @@
 //! by itself. The other files have the mutants, a section of the contract each, or a part of one.
 
 mod backpressure;
+mod cancelling;
 mod closing;
 mod delivery;
 mod driver;
@@ -18,6 +19,7 @@ mod harness;
 mod isolation;
 mod loss;
 mod malformed;
+mod neighbours;
 mod node;
 mod order;
 mod pending;
@@ -84,6 +86,8 @@ pub fn all() -> Vec<Mutant> {
         resubscription::MUTANTS,
         backpressure::MUTANTS,
         closing::MUTANTS,
+        cancelling::MUTANTS,
+        neighbours::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
     ]

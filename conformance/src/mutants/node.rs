@@ -23,6 +23,10 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
     /// The node was made.
     fn made(&self, _node: &Inner) {}
 
+    fn node_id(&self, node: &Inner) -> NodeId {
+        node.node_id()
+    }
+
     async fn publish(
         &self,
         node: &Inner,
@@ -151,7 +155,7 @@ impl WrongNode {
 #[async_trait]
 impl Backplane for WrongNode {
     fn node_id(&self) -> NodeId {
-        self.inner.node_id()
+        self.twist.node_id(&self.inner)
     }
 
     fn prefix(&self) -> &Prefix {

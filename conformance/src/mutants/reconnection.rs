@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
 use backplane_core::{ConnectError, ConnectErrorKind, ConnectionState, Delivery, StateWatch};
 use backplane_memory::{MemoryDriver, MemoryLink};
+use tokio::time::{Instant, sleep_until};
 
 use super::driver::LinkTwist;
 use super::harness::{Made, Make, Wrong};
@@ -30,7 +31,54 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R1",
         "of the broker's return",
         "the number of tries is limited",
-        || Wrong::new().links(GivesUpAfterFive::default),
+        || Wrong::new().links(|| GivesUpAfter::tries(5)),
+    ),
+    mutant!(
+        "gives-up-after-fifteen-tries",
+        "R1",
+        "the node does not reconnect",
+        "the number of tries is limited, and not by a little",
+        || Wrong::new().links(|| GivesUpAfter::tries(15)),
+    ),
+    mutant!(
+        "reconnects-without-a-pause",
+        "R1",
+        "passed between two tries",
+        "a broker that comes back is met by a storm of connections",
+        || Wrong::new().spec(|spec| backoff(
+            spec,
+            Duration::from_millis(1),
+            Duration::from_millis(1)
+        )),
+    ),
+    mutant!(
+        "backoff-has-no-jitter",
+        "R1",
+        "the pauses are not jittered",
+        "all nodes come back in step",
+        || Wrong::new()
+            .spec(|spec| {
+                let spec = backoff(spec, Duration::from_millis(1), Duration::from_millis(1));
+                let options = spec.options.clone();
+                NodeSpec {
+                    options: options.connect_timeout(Duration::from_secs(60)),
+                    ..spec
+                }
+            })
+            .links(InStep::default),
+    ),
+    mutant!(
+        "a-long-backoff-ignores-its-cap",
+        "R1",
+        "passed between two tries, and",
+        "the longest pause is that of the default options",
+        || Wrong::new().spec(|spec| {
+            let longest = spec.options.backoff_max.max(Duration::from_secs(2));
+            match spec.options.backoff_max < Duration::from_millis(500) {
+                true => backoff(spec, longest, longest),
+                false => spec.clone(),
+            }
+        }),
     ),
     mutant!(
         "waits-ten-seconds-between-tries",
@@ -277,26 +325,60 @@ impl LinkTwist for Tells {
     }
 }
 
-/// Failed tries in a row.
-#[derive(Default)]
-struct GivesUpAfterFive(AtomicU64);
+/// Counts failed tries in a row.
+struct GivesUpAfter {
+    tries: u64,
+    failed: AtomicU64,
+}
+
+impl GivesUpAfter {
+    const fn tries(tries: u64) -> Self {
+        Self {
+            tries,
+            failed: AtomicU64::new(0),
+        }
+    }
+}
 
 #[async_trait]
-impl LinkTwist for GivesUpAfterFive {
+impl LinkTwist for GivesUpAfter {
     async fn connect(
         &self,
         driver: &MemoryDriver,
         inbound: Inbound,
         _number: u64,
     ) -> Result<MemoryLink, LinkError> {
-        if self.0.load(Ordering::Relaxed) >= 5 {
+        if self.failed.load(Ordering::Relaxed) >= self.tries {
             return Err(LinkError::new(LinkErrorKind::Unreachable, "no more tries"));
         }
         let link = driver.connect(inbound).await;
         match link {
-            Ok(_) => self.0.store(0, Ordering::Relaxed),
-            Err(_) => drop(self.0.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => self.failed.store(0, Ordering::Relaxed),
+            Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
         }
+        link
+    }
+}
+
+/// Pauses by itself after failed tries, and never by another time than every other node.
+#[derive(Default)]
+struct InStep(Mutex<Option<Instant>>);
+
+#[async_trait]
+impl LinkTwist for InStep {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        _number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        let turn = *lock(&self.0);
+        if let Some(turn) = turn {
+            sleep_until(turn).await;
+        }
+        let link = driver.connect(inbound).await;
+        let next = Instant::now() + Duration::from_millis(150);
+        *lock(&self.0) = link.is_err().then_some(next);
         link
     }
 }

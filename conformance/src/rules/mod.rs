@@ -1,6 +1,7 @@
 //! The rules, one file for each section of the contract.
 
 mod backpressure;
+mod cancelling;
 mod closing;
 mod delivery;
 mod isolation;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Rule> {
         reconnection::RULES,
         backpressure::RULES,
         closing::RULES,
+        cancelling::RULES,
         malformed::RULES,
         visibility::RULES,
     ]

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use backplane_core::{ConnectionState, Event, Subscribe, SubscribeErrorKind};
+use backplane_core::{ConnectionState, Event, Events, Subscribe, SubscribeErrorKind};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::loss::GRACE;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
     rule!(
         "R1",
-        "a node reconnects by itself, in time, at default backoff",
+        "a node reconnects by itself, for ever and in time, with capped and jittered backoff",
         [Outage],
         r1
     ),
@@ -97,7 +98,73 @@ async fn r1(trial: Trial) -> Outcome {
             }
         }
     }
-    Ok(())
+    r1_backoff(&trial).await
+}
+
+/// In a long outage the tries go on, neither too far apart nor too close, and not in step.
+async fn r1_backoff(trial: &Trial) -> Outcome {
+    /// Tries until the longest pause is reached, from a tenth of it; and those that are looked at.
+    const GROWING: usize = 6;
+    const CAPPED: usize = 12;
+    let longest = Duration::from_millis(200);
+    let connecting = trial.scaled(Duration::from_millis(500));
+    let options = trial
+        .options()
+        .backoff_initial(longest / 10)
+        .backoff_max(longest)
+        .connect_timeout(connecting);
+    let nodes = [
+        trial.node_with(options.clone()).await?,
+        trial.node_with(options).await?,
+    ];
+    let mut events = nodes.each_ref().map(|node| node.events());
+    trial.outage().await?;
+    let [one, other] = &mut events;
+    let failures = GROWING + CAPPED;
+    let (one, other) =
+        tokio::try_join!(pauses(trial, one, failures), pauses(trial, other, failures))?;
+    trial.heal().await?;
+    trial.all_up(&nodes.each_ref()).await?;
+
+    let bound = longest + connecting + trial.scaled(GRACE);
+    for pause in one.iter().chain(&other) {
+        ensure(
+            *pause <= bound,
+            format!("{pause:?} passed between two tries, and {bound:?} may at most"),
+        )?;
+    }
+    let mut capped: Vec<_> = [&one[GROWING..], &other[GROWING..]].concat();
+    capped.sort();
+    // Quartiles, so that a few that a busy machine delayed do not count.
+    let [low, middle, high] = [1, 2, 3].map(|n| capped[capped.len() * n / 4]);
+    ensure(
+        middle >= longest / 4,
+        format!("at a longest pause of {longest:?} only {middle:?} passed between two tries"),
+    )?;
+    ensure(
+        high - low >= longest / 20,
+        format!("the pauses are not jittered: half of them lie between {low:?} and {high:?}"),
+    )
+}
+
+/// The times between so many failures to attach, the first of which is the outage itself.
+async fn pauses(trial: &Trial, events: &mut Events, failures: usize) -> Outcome<Vec<Duration>> {
+    let mut failed = Vec::new();
+    while failed.len() <= failures {
+        let what = format!(
+            "after {} failed tries the node does not try again",
+            failed.len()
+        );
+        match trial.in_time(&what, events.recv()).await? {
+            Some(Event::State(ConnectionState::Disconnected { .. })) => failed.push(Instant::now()),
+            Some(Event::State(ConnectionState::Connected { .. })) => {
+                return broken("the node claims to be connected in the outage");
+            }
+            Some(_) => {}
+            None => return broken("the events ended in the outage"),
+        }
+    }
+    Ok(failed.windows(2).map(|two| two[1] - two[0]).collect())
 }
 
 async fn r2(trial: Trial) -> Outcome {
