@@ -134,7 +134,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "overload-is-success",
         "B5",
-        "expected Overloaded at once, got Ok",
+        "arrived 0 times",
         "what does not fit is dropped and reported as sent",
         || Wrong::new().nodes(|_| Overload::IsSuccess),
     ),
@@ -148,7 +148,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "overload-is-for-ever",
         "B5",
-        "after the overload",
+        "too many publishes are waiting",
         "what was refused counts as waiting, for good",
         || Wrong::new().nodes(|spec| NeverForgives {
             left: AtomicUsize::new(spec.options.max_pending),

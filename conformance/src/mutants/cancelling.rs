@@ -9,7 +9,7 @@ use backplane_core::{
     SubscribeErrorKind, Subscribed, Subscription, SubscriptionHandle, Unknown,
 };
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::yield_now;
 
 use super::harness::{Made, Make, Wrong};
@@ -88,7 +88,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "cancelled-health-stalls-the-next",
         "C4",
-        "health after one that was given up does not return",
+        "health beside one that was given up does not return",
         "who probes is marked as busy, and nobody else clears the mark",
         || Wrong::new().nodes(|_| Marked::of(Call::Health)),
     ),
@@ -137,19 +137,17 @@ enum Call {
     Close,
 }
 
-/// One call of a kind at a time; the mark of one that was given up stays.
+/// One call of a kind at a time, in order; the mark of one that was given up stays.
 struct Marked {
     call: Call,
-    busy: AtomicBool,
-    done: Notify,
+    turn: Semaphore,
 }
 
 impl Marked {
     fn of(call: Call) -> Self {
         Self {
             call,
-            busy: AtomicBool::new(false),
-            done: Notify::new(),
+            turn: Semaphore::new(1),
         }
     }
 
@@ -157,19 +155,14 @@ impl Marked {
         if call != self.call {
             return work.await;
         }
-        loop {
-            let done = self.done.notified();
-            if !self.busy.swap(true, Ordering::AcqRel) {
-                break;
-            }
-            done.await;
+        if let Ok(turn) = self.turn.acquire().await {
+            turn.forget();
         }
-        if call == Call::Publish {
+        if call != Call::Close {
             yield_now().await;
         }
         let result = work.await;
-        self.busy.store(false, Ordering::Release);
-        self.done.notify_waiters();
+        self.turn.add_permits(1);
         result
     }
 }
@@ -195,11 +188,7 @@ impl NodeTwist for Marked {
     }
 
     async fn health(&self, node: &Inner) -> Result<(), HealthError> {
-        let health = async {
-            yield_now().await;
-            node.health().await
-        };
-        self.alone(Call::Health, health).await
+        self.alone(Call::Health, node.health()).await
     }
 
     async fn close(&self, node: &Inner) {

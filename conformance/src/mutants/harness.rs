@@ -127,7 +127,10 @@ impl Wrong {
         };
         Ok(match &self.nodes {
             None => inner,
-            Some(nodes) => Arc::new(WrongNode::new(inner, nodes(spec))),
+            Some(nodes) => {
+                let capacity = changed.options.queue_capacity;
+                Arc::new(WrongNode::new(inner, nodes(spec), capacity))
+            }
         })
     }
 

@@ -121,6 +121,8 @@ pub(super) struct Tap {
 pub(super) struct WrongNode {
     inner: Inner,
     twist: Arc<dyn NodeTwist>,
+    /// Of queues for which nothing else was asked.
+    capacity: usize,
     moved: Arc<Moved>,
 }
 
@@ -142,11 +144,12 @@ impl Moved {
 
 impl WrongNode {
     /// A twist on a node.
-    pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>) -> Self {
+    pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>, capacity: usize) -> Self {
         twist.made(&inner);
         Self {
             inner,
             twist,
+            capacity,
             moved: Arc::default(),
         }
     }
@@ -171,7 +174,7 @@ impl Backplane for WrongNode {
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
-        let capacity = request.queue_capacity().unwrap_or(pump::CAPACITY);
+        let capacity = request.queue_capacity().unwrap_or(self.capacity);
         let tap = Tap {
             request: request.clone(),
             capacity,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
 use backplane_core::{ConnectError, ConnectErrorKind, ConnectionState, Delivery, StateWatch};
 use backplane_memory::{MemoryDriver, MemoryLink};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::driver::LinkTwist;
 use super::harness::{Made, Make, Wrong};
@@ -108,6 +108,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "connections on the broker",
         "the old connection's successor opens one more (channels_redis #279)",
         || Wrong::new().links(LeaksConnections::default),
+    ),
+    mutant!(
+        "reconnects-with-a-crowd",
+        "R5",
+        "on the way back there were",
+        "a reconnect opens many connections, and keeps the first that works",
+        || Wrong::new().links(|| Crowd(Tasks::default())),
     ),
     mutant!(
         "leaks-a-task-per-reconnect",
@@ -268,6 +275,34 @@ impl LinkTwist for LeaksConnections {
             lock(&self.0).push(one_more);
         }
         driver.connect(inbound).await
+    }
+}
+
+/// Opens many, and closes those that it does not need a little later.
+struct Crowd(Tasks);
+
+#[async_trait]
+impl LinkTwist for Crowd {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        let link = driver.connect(inbound.clone()).await?;
+        if number > 1 {
+            let mut others = Vec::new();
+            for _ in 0..10 {
+                others.push(driver.connect(inbound.clone()).await?);
+            }
+            // Attaching takes some time, and so does closing.
+            self.0.spawn(async move {
+                sleep(Duration::from_millis(200)).await;
+                drop(others);
+            });
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(link)
     }
 }
 

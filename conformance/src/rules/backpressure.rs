@@ -307,8 +307,7 @@ impl<'a> Flood<'a> {
 
     /// What was accepted has arrived, what was not sent has not, and each channel has kept its order.
     async fn agrees(self, trial: &Trial, node: &Node, reader: &mut Reader) -> Outcome {
-        let mut last = HashMap::new();
-        let mut arrived = HashMap::new();
+        let mut arrived: Vec<(Channel, usize)> = Vec::new();
         for lane in self.lanes {
             trial.publish(node, lane, "end").await?;
         }
@@ -335,15 +334,14 @@ impl<'a> Flood<'a> {
             if message.publisher() != node.node_id() {
                 continue;
             }
-            *arrived.entry(number).or_insert(0) += 1;
-            let before = last.insert(message.channel().clone(), number);
-            ensure(
-                before.is_none_or(|before| before < number),
-                format!("publish {number} arrived after publish {before:?}"),
-            )?;
+            arrived.push((message.channel().clone(), number));
+        }
+        let mut times = HashMap::new();
+        for (_, number) in &arrived {
+            *times.entry(*number).or_insert(0) += 1;
         }
         for (i, end) in &self.ended {
-            let times = arrived.get(i).copied().unwrap_or(0);
+            let times = times.get(i).copied().unwrap_or(0);
             match end {
                 Ok(()) if times != 1 => {
                     return broken(format!("accepted publish {i} arrived {times} times"));
@@ -353,6 +351,14 @@ impl<'a> Flood<'a> {
                 }
                 _ => {}
             }
+        }
+        let mut last = HashMap::new();
+        for (lane, number) in arrived {
+            let before = last.insert(lane, number);
+            ensure(
+                before.is_none_or(|before| before < number),
+                format!("publish {number} arrived after publish {before:?}"),
+            )?;
         }
         Ok(())
     }

@@ -295,11 +295,19 @@ async fn nothing_held(trial: &Trial, node: &Node, counted: (u64, u64)) -> Outcom
 
 /// Health is given up, beside one that is not.
 async fn probing(trial: &Trial, broker: Broker, node: &Node) -> Outcome {
-    for polls in POLLS {
+    for (round, polls) in POLLS.into_iter().enumerate() {
         broker.begin(trial).await?;
-        let mut beside = node.health();
-        let first = poll!(beside.as_mut());
-        drop(give_up_after(polls, node.health()).await);
+        let (mut beside, mut given_up) = (node.health(), node.health());
+        // The one or the other comes first.
+        let (first, other) = if round % 2 == 0 {
+            let other = poll!(given_up.as_mut());
+            (poll!(beside.as_mut()), other)
+        } else {
+            (poll!(beside.as_mut()), poll!(given_up.as_mut()))
+        };
+        if other.is_pending() {
+            drop(give_up_after(polls - 1, given_up).await);
+        }
         broker.end(trial).await?;
         let what = "health beside one that was given up does not return";
         let beside = match first {

@@ -1,18 +1,20 @@
 //! C: closing and cancelling.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
-    Channel, ConnectionState, Event, Events, HealthErrorKind, Missed, NodeOptions, NotSent,
-    PublishErrorKind, Stats, Subscribe, SubscribeErrorKind,
+    ConnectionState, Event, HealthErrorKind, NotSent, PublishErrorKind, Subscribe,
+    SubscribeErrorKind,
 };
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::Fault;
 use crate::rule::{Rule, rule};
-use crate::trial::{Node, Reader, Trial, chain, channel, ensure};
+use crate::trial::{Node, Trial, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -23,12 +25,6 @@ pub(super) const RULES: &[Rule] = &[
         c1
     ),
     rule!("C2", "after close or drop nothing is left", [Observer], c2),
-    rule!(
-        "C3",
-        "two nodes in one process are as independent as two processes",
-        [],
-        c3
-    ),
 ];
 
 async fn c1(trial: Trial) -> Outcome {
@@ -108,7 +104,128 @@ async fn c1(trial: Trial) -> Outcome {
     // The other node is not affected.
     let mut other = trial.subscribe(&a, [&news]).await?;
     trial.publish(&a, &news, "on").await?;
-    other.expect("on").await.map(drop)
+    other.expect("on").await?;
+    drop(other);
+    under_way(&trial, &a, false).await?;
+    match trial.can(Fault::Freeze) {
+        true => under_way(&trial, &a, true).await,
+        false => Ok(()),
+    }
+}
+
+/// What is under way when a node is closed ends, also on a broker that does not answer, and is told truly.
+async fn under_way(trial: &Trial, a: &Node, frozen: bool) -> Outcome {
+    // Not by a time-out of its own.
+    let never = trial.within() * 10;
+    let options = trial
+        .options()
+        .publish_timeout(never)
+        .subscribe_timeout(never)
+        .heartbeat_interval(never)
+        .heartbeat_timeout(never);
+    let node = trial.node_with(options.clone()).await?;
+    let listener = trial.node_with(options).await?;
+    let (news, more) = (channel("under way")?, channel("more")?);
+    let request = Subscribe::to([news.clone()]).capacity(100_000);
+    let mut witness = trial.subscribe_to(&listener, request).await?;
+    let mut reader = trial.subscribe(&node, [&more]).await?;
+    if frozen {
+        trial.inject(Fault::Freeze).await?;
+    }
+    let accepted = Mutex::new(Vec::new());
+    let publish = async |caller: usize| {
+        for i in 0_usize.. {
+            let text = format!("{caller}.{i}");
+            match node.publish(&news, text.clone().into()).await {
+                Ok(()) => lock(&accepted).push(text),
+                Err(error) if error.kind() == PublishErrorKind::NotSent(NotSent::Closed) => break,
+                // It was under way when the node was closed.
+                Err(_) => yield_now().await,
+            }
+        }
+        Ok(())
+    };
+    let subscribe = async {
+        loop {
+            match node.subscribe(Subscribe::to([news.clone()])).await {
+                Err(error) if error.kind() == SubscribeErrorKind::Closed => break Ok(()),
+                Err(_) => yield_now().await,
+                Ok(subscription) => drop(subscription),
+            }
+        }
+    };
+    let health = async {
+        while node
+            .health()
+            .await
+            .err()
+            .is_none_or(|error| error.kind() != HealthErrorKind::Closed)
+        {
+            yield_now().await;
+        }
+        Ok(())
+    };
+    let read = async {
+        match reader.subscription.recv().await {
+            None => Ok(()),
+            Some(delivery) => broken(format!("nothing was sent, and it got {delivery:?}")),
+        }
+    };
+    let close = async {
+        // Everything has begun.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        if !frozen {
+            trial
+                .until("some publishes before the close", || async {
+                    let seen = lock(&accepted).len();
+                    Ok((seen < 100).then(|| seen.to_string()))
+                })
+                .await?;
+        }
+        trial.in_time("close does not return", node.close()).await
+    };
+    let all = async {
+        tokio::try_join!(
+            publish(0),
+            publish(1),
+            publish(2),
+            subscribe,
+            health,
+            read,
+            close
+        )
+    };
+    // The first half of the time is for close itself.
+    match timeout(2 * trial.within(), all).await {
+        Ok(done) => drop(done?),
+        Err(_) => {
+            return broken("a call that was under way when the node was closed does not end");
+        }
+    }
+    if frozen {
+        trial.heal().await?;
+    }
+
+    trial.publish(a, &news, "end").await?;
+    let arrived = texts(&witness.up_to("end").await?);
+    let mut times = HashMap::new();
+    for text in &arrived {
+        *times.entry(text.as_str()).or_insert(0) += 1;
+    }
+    for text in lock(&accepted).iter() {
+        let times = times.get(show(text.as_bytes()).as_str()).copied();
+        ensure(
+            times == Some(1),
+            format!("message {text} was accepted before the close, and arrived {times:?} times"),
+        )?;
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn c2(trial: Trial) -> Outcome {
@@ -143,14 +260,41 @@ async fn c2(trial: Trial) -> Outcome {
         }
         trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
         trial.until_connections(connections).await?;
-        trial
-            .until(&format!("no task of a node that was {how}"), || async {
-                let alive = Handle::current().metrics().num_alive_tasks();
-                Ok((alive > tasks).then(|| format!("{} more", alive - tasks)))
-            })
-            .await?;
+        no_more_tasks(&trial, tasks, how).await?;
+    }
+    if !trial.can(Fault::Kill) {
+        return Ok(());
+    }
+    // A node that tries to attach is given up as well.
+    for how in ["closed in an outage", "dropped in an outage"] {
+        let node = trial.node().await?;
+        let reader = trial.subscribe(&node, [&news]).await?;
+        trial.outage().await?;
+        trial.all_down(&[&node, &observed]).await?;
+        trial.forget(&node);
+        drop(reader);
+        if how == "closed in an outage" {
+            trial.in_time("close does not return", node.close()).await?;
+            drop(node);
+        } else {
+            alone(node)?;
+        }
+        trial.heal().await?;
+        trial.all_up(&[&observed]).await?;
+        no_more_tasks(&trial, tasks, how).await?;
+        trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
+        trial.until_connections(connections).await?;
     }
     Ok(())
+}
+
+async fn no_more_tasks(trial: &Trial, tasks: usize, how: &str) -> Outcome {
+    trial
+        .until(&format!("no task of a node that was {how}"), || async {
+            let alive = Handle::current().metrics().num_alive_tasks();
+            Ok((alive > tasks).then(|| format!("{} more", alive - tasks)))
+        })
+        .await
 }
 
 async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
@@ -169,7 +313,7 @@ async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
                 alive - tasks
             ),
         )?;
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     let stats = node.stats();
     let left = (stats.subscriptions, stats.channels);
@@ -180,181 +324,12 @@ async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
 }
 
 /// Drops a node that nobody else holds.
-fn alone(node: Node) -> Outcome {
+pub(super) fn alone(node: Node) -> Outcome {
     match Arc::strong_count(&node) {
         1 => {
             drop(node);
             Ok(())
         }
         held => broken(format!("the node is held {held} times")),
-    }
-}
-
-async fn c3(trial: Trial) -> Outcome {
-    let trial = trial.with_reachable_nodes();
-    let (news, own) = (channel("news")?, channel("own")?);
-    let foreign = NodeOptions::new(trial.prefix_like(|prefix| format!("{prefix}-2"))?);
-    let a = trial.node().await?;
-    let small = trial.options().max_payload(100).queue_capacity(4);
-    let small = trial.node_with(small).await?;
-    let c = trial.node_with(foreign.clone()).await?;
-    ensure(
-        a.node_id() != small.node_id() && a.node_id() != c.node_id(),
-        format!("two nodes have the same id, {}", a.node_id()),
-    )?;
-    own_options(&trial, &a, &small).await?;
-
-    let mut bystanders = [
-        Bystander::new(&trial, a, &news).await?,
-        Bystander::new(&trial, c, &news).await?,
-    ];
-    let mut fates = vec!["closed", "dropped", "unsubscribed"];
-    if trial.can(Fault::Isolate(small.node_id())) {
-        fates.push("cut off");
-    }
-    for fate in fates {
-        for options in [trial.options(), foreign.clone()] {
-            let victim = trial.node_with(options).await?;
-            let mut reader = trial.subscribe(&victim, [&news, &own]).await?;
-            trial.publish(&victim, &own, "mine").await?;
-            reader.expect("mine").await?;
-            let what = format!("another node was {fate}");
-            match fate {
-                "closed" => {
-                    trial
-                        .in_time("close does not return", victim.close())
-                        .await?;
-                }
-                "dropped" => {
-                    drop(reader);
-                    trial.forget(&victim);
-                    alone(victim)?;
-                }
-                "unsubscribed" => drop(reader),
-                _ => {
-                    trial.inject(Fault::Isolate(victim.node_id())).await?;
-                    trial.all_down(&[&victim]).await?;
-                    for bystander in &mut bystanders {
-                        bystander.is_untouched(&trial, &news, &what).await?;
-                    }
-                    trial.heal().await?;
-                    trial.all_up(&[&victim]).await?;
-                    // What it missed of the bystander may be behind the gap.
-                    reader.expect_gap().await?;
-                }
-            }
-            for bystander in &mut bystanders {
-                bystander.is_untouched(&trial, &news, &what).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The options of a node are its own.
-async fn own_options(trial: &Trial, large: &Node, small: &Node) -> Outcome {
-    let sized = channel("sized")?;
-    let limits = [large, small].map(|node| node.capabilities().max_payload);
-    ensure(
-        limits[0] > 100 && limits[1] == 100,
-        format!("the largest payloads are {limits:?}, and 100 was asked for the second node only"),
-    )?;
-    let mut readers = [
-        trial.subscribe(large, [&sized]).await?,
-        trial.subscribe(small, [&sized]).await?,
-    ];
-    let big = small.publish(&sized, vec![0; 101].into());
-    let kind = trial
-        .in_time("publish does not return", big)
-        .await?
-        .map_err(|error| error.kind());
-    let too_large = PublishErrorKind::NotSent(NotSent::TooLarge {
-        size: 101,
-        limit: 100,
-    });
-    ensure(
-        kind == Err(too_large),
-        format!("beyond the payload limit of its node: expected TooLarge, got {kind:?}"),
-    )?;
-    // What the other one sends is bound by the other one's limit.
-    trial.publish(large, &sized, vec![b'x'; 101]).await?;
-    for i in 1..10 {
-        trial.publish(large, &sized, i.to_string()).await?;
-    }
-    let [large_reader, small_reader] = &mut readers;
-    large_reader.expect(vec![b'x'; 101]).await?;
-    large_reader
-        .expect_all((1..10).map(|i| i.to_string()))
-        .await?;
-    small_reader.expect(vec![b'x'; 101]).await?;
-    small_reader.expect_all(["1", "2", "3"]).await?;
-    let missed = small_reader.expect_gap().await?.missed();
-    ensure(
-        missed == Missed::Exactly(6),
-        format!("a queue for 4 of 10 messages missed {missed:?}"),
-    )
-}
-
-/// A node to which nothing happens, whatever happens to others.
-struct Bystander {
-    node: Node,
-    reader: Reader,
-    events: Events,
-    state: ConnectionState,
-    stats: Stats,
-    sent: u64,
-}
-
-impl Bystander {
-    async fn new(trial: &Trial, node: Node, news: &Channel) -> Outcome<Self> {
-        let reader = trial.subscribe(&node, [news]).await?;
-        Ok(Self {
-            reader,
-            events: node.events(),
-            state: node.state(),
-            stats: node.stats(),
-            sent: 0,
-            node,
-        })
-    }
-
-    /// Its messages flow, and all that it tells of itself is as before.
-    async fn is_untouched(&mut self, trial: &Trial, news: &Channel, after: &str) -> Outcome {
-        let text = format!("{:?} {}", self.node.node_id(), self.sent);
-        let published = self.node.publish(news, text.clone().into());
-        let what = format!("after {after}, publish does not return");
-        if let Err(error) = trial.in_time(&what, published).await? {
-            return broken(format!("after {after}, publish fails: {}", chain(&error)));
-        }
-        self.reader.expect(&text).await?;
-        self.sent += 1;
-        self.stats.published += 1;
-        self.stats.delivered += 1;
-        let state = self.node.state();
-        ensure(
-            state == self.state,
-            format!(
-                "after {after}, the state is {state}, and it was {}",
-                self.state
-            ),
-        )?;
-        let event = self.events.try_recv().ok();
-        ensure(
-            event.is_none(),
-            format!("after {after}, this is told: {event:?}"),
-        )?;
-        let health = self.node.health();
-        let what = format!("after {after}, health does not return");
-        if let Err(error) = trial.in_time(&what, health).await? {
-            return broken(format!("after {after}, health fails: {}", chain(&error)));
-        }
-        // A delivery may be counted a little after it can be read.
-        let what = format!("after {after}, the counters {:?}", self.stats);
-        trial
-            .until(&what, || async {
-                let seen = self.node.stats();
-                Ok((seen != self.stats).then(|| format!("{seen:?}")))
-            })
-            .await
     }
 }

@@ -7,6 +7,7 @@ mod delivery;
 mod isolation;
 mod loss;
 mod malformed;
+mod neighbours;
 mod order;
 mod reconnection;
 mod subscriptions;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Rule> {
         reconnection::RULES,
         backpressure::RULES,
         closing::RULES,
+        neighbours::RULES,
         cancelling::RULES,
         malformed::RULES,
         visibility::RULES,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backplane_core::{ConnectionState, Event, Events, Subscribe, SubscribeErrorKind};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
@@ -84,7 +84,8 @@ async fn r1(trial: Trial) -> Outcome {
             }
         }
         trial.heal().await?;
-        let bound = trial.scaled(BACK);
+        // The pauses are those of the default options, however fast the machine is.
+        let bound = trial.scaled(BACK).max(BACK);
         let deadline = Instant::now() + bound;
         let mut watch = node.watch();
         match timeout_at(deadline, watch.connected()).await {
@@ -118,21 +119,17 @@ async fn r1_backoff(trial: &Trial) -> Outcome {
         trial.node_with(options).await?,
     ];
     let mut events = nodes.each_ref().map(|node| node.events());
+    let bound = longest + connecting + trial.scaled(GRACE);
     trial.outage().await?;
     let [one, other] = &mut events;
     let failures = GROWING + CAPPED;
-    let (one, other) =
-        tokio::try_join!(pauses(trial, one, failures), pauses(trial, other, failures))?;
+    let (one, other) = tokio::try_join!(
+        pauses(trial, one, failures, bound),
+        pauses(trial, other, failures, bound)
+    )?;
     trial.heal().await?;
     trial.all_up(&nodes.each_ref()).await?;
 
-    let bound = longest + connecting + trial.scaled(GRACE);
-    for pause in one.iter().chain(&other) {
-        ensure(
-            *pause <= bound,
-            format!("{pause:?} passed between two tries, and {bound:?} may at most"),
-        )?;
-    }
     let mut capped: Vec<_> = [&one[GROWING..], &other[GROWING..]].concat();
     capped.sort();
     // Quartiles, so that a few that a busy machine delayed do not count.
@@ -147,16 +144,29 @@ async fn r1_backoff(trial: &Trial) -> Outcome {
     )
 }
 
-/// The times between so many failures to attach, the first of which is the outage itself.
-async fn pauses(trial: &Trial, events: &mut Events, failures: usize) -> Outcome<Vec<Duration>> {
-    let mut failed = Vec::new();
-    while failed.len() <= failures {
-        let what = format!(
-            "after {} failed tries the node does not try again",
-            failed.len()
-        );
+/// The times between so many failures to attach, the first of which is the outage itself; none may be longer than the
+/// bound.
+async fn pauses(
+    trial: &Trial,
+    events: &mut Events,
+    failures: usize,
+    bound: Duration,
+) -> Outcome<Vec<Duration>> {
+    let mut pauses = Vec::new();
+    let mut failed: Option<Instant> = None;
+    while pauses.len() < failures {
+        let tries = pauses.len();
+        let what = format!("after {tries} failed tries the node does not try again");
         match trial.in_time(&what, events.recv()).await? {
-            Some(Event::State(ConnectionState::Disconnected { .. })) => failed.push(Instant::now()),
+            Some(Event::State(ConnectionState::Disconnected { .. })) => {
+                let now = Instant::now();
+                let pause = failed.replace(now).map(|before| now - before);
+                ensure(
+                    pause.is_none_or(|pause| pause <= bound),
+                    format!("{pause:?} passed between two tries, and {bound:?} may at most"),
+                )?;
+                pauses.extend(pause);
+            }
             Some(Event::State(ConnectionState::Connected { .. })) => {
                 return broken("the node claims to be connected in the outage");
             }
@@ -164,7 +174,7 @@ async fn pauses(trial: &Trial, events: &mut Events, failures: usize) -> Outcome<
             None => return broken("the events ended in the outage"),
         }
     }
-    Ok(failed.windows(2).map(|two| two[1] - two[0]).collect())
+    Ok(pauses)
 }
 
 async fn r2(trial: Trial) -> Outcome {
@@ -282,7 +292,7 @@ async fn r5(trial: Trial) -> Outcome {
         }
         trial.heal().await?;
         if flap % 3 == 0 {
-            trial.all_up(&[&a, &b]).await?;
+            calmly_up(&trial, &[&a, &b], 2 * connections).await?;
         }
     }
     trial.all_settled(&[&a, &b]).await?;
@@ -312,6 +322,25 @@ async fn r5(trial: Trial) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Waits until the nodes are back, and sees that they do not come back with a crowd: at most so many
+/// connections, those included that are about to be closed.
+async fn calmly_up(trial: &Trial, nodes: &[&Node], most: u64) -> Outcome {
+    let look = async {
+        loop {
+            let seen = trial.connections().await?;
+            ensure(
+                seen <= most,
+                format!("on the way back there were {seen} connections, and {most} may be"),
+            )?;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        up = trial.all_up(nodes) => up,
+        seen = look => seen,
+    }
 }
 
 async fn r6(trial: Trial) -> Outcome {
