@@ -32,7 +32,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B1",
         "publish does not return within",
         "a full subscription holds up the publishers of its node",
-        || Wrong::new().nodes(|_| PublishWaits::default()),
+        || Wrong::new().nodes(|_| Waits::default()),
+    ),
+    mutant!(
+        "subscribe-waits-for-the-slowest",
+        "B1",
+        "subscribe does not return within",
+        "a full subscription holds up those who subscribe on its node",
+        || Wrong::new().nodes(|_| Waits {
+            subscribe: true,
+            ..Waits::default()
+        }),
     ),
     mutant!(
         "overflow-is-dropped-silently",
@@ -330,28 +340,52 @@ impl Pump for Dispatched {
     }
 }
 
-/// The loads of a node's subscriptions, and what they hold.
+/// Waits until every subscription of its node has room.
 #[derive(Default)]
-struct PublishWaits(std::sync::Mutex<Vec<(Load, usize)>>);
+struct Waits {
+    /// The loads of a node's subscriptions, and what they hold.
+    loads: std::sync::Mutex<Vec<(Load, usize)>>,
+    /// Whether it is those who subscribe that wait, and not those who publish.
+    subscribe: bool,
+}
+
+impl Waits {
+    async fn wait(&self) {
+        let loads = super::node::lock(&self.loads).clone();
+        for (load, capacity) in &loads {
+            room(load, *capacity).await;
+        }
+    }
+}
 
 #[async_trait]
-impl NodeTwist for PublishWaits {
+impl NodeTwist for Waits {
     async fn publish(
         &self,
         node: &Inner,
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let loads = super::node::lock(&self.0).clone();
-        for (load, capacity) in &loads {
-            room(load, *capacity).await;
+        if !self.subscribe {
+            self.wait().await;
         }
         node.publish(channel, payload).await
     }
 
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        if self.subscribe {
+            self.wait().await;
+        }
+        node.subscribe(request).await
+    }
+
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let load = Load::default();
-        super::node::lock(&self.0).push((load.clone(), tap.capacity));
+        super::node::lock(&self.loads).push((load.clone(), tap.capacity));
         let counting = super::pump::OnMessage(move |message: Message, out: &Out| {
             out.message(load.count(&message));
         });

@@ -174,6 +174,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a node that is closed while it is away comes back",
         || Wrong::new().nodes(|_| ComesBack),
     ),
+    mutant!(
+        "a-node-that-never-attached-stays",
+        "C2",
+        "dropped before it was attached",
+        "the task that attaches a node holds it until it has",
+        || Wrong::new().nodes(|_| HeldWhileAway),
+    ),
 ];
 
 /// What close waits for.
@@ -508,5 +515,16 @@ impl NodeTwist for ClosesLater {
             sleep(Duration::from_millis(400)).await;
             node.close().await;
         });
+    }
+}
+
+struct HeldWhileAway;
+
+#[async_trait]
+impl NodeTwist for HeldWhileAway {
+    fn made(&self, node: &Inner) {
+        if !node.state().is_connected() {
+            std::mem::forget(Arc::clone(node));
+        }
     }
 }

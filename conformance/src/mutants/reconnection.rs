@@ -1,16 +1,20 @@
 //! Wrong at R: reconnection.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
-use backplane_core::{ConnectError, ConnectErrorKind, ConnectionState, Delivery, StateWatch};
+use backplane_core::{
+    ConnectError, ConnectErrorKind, ConnectionState, Delivery, Event, Events, StateCell,
+    StateWatch, Subscribe, SubscribeError, Subscription,
+};
 use backplane_memory::{MemoryDriver, MemoryLink};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::driver::LinkTwist;
+use super::envelope::with_channels;
 use super::harness::{Made, Make, Wrong};
 use super::loss::generation;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
@@ -117,6 +121,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().links(|| Crowd(Tasks::default())),
     ),
     mutant!(
+        "generation-stays-one",
+        "R5",
+        "the events told of generations",
+        "who compares generations does not see that there was an outage",
+        || Wrong::new().nodes(|_| Retells::new(true, |state| {
+            Some(match state {
+                ConnectionState::Connected { .. } => ConnectionState::Connected { generation: 1 },
+                other => other,
+            })
+        })),
+    ),
+    mutant!(
+        "events-miss-every-second-return",
+        "R5",
+        "the events told of generations",
+        "what happens in quick succession is told once",
+        || Wrong::new().nodes(|_| Retells::new(false, |state| {
+            let missed = generation(&state) > 0 && generation(&state) % 2 == 0;
+            (!missed).then_some(state)
+        })),
+    ),
+    mutant!(
         "leaks-a-task-per-reconnect",
         "R5",
         "tasks, and it is",
@@ -166,6 +192,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the node does not reconnect",
         "a lazy node whose first try fails stays away",
         || Wrong::new().links(|| GivesUp::when(|failed, number| failed && number == 1)),
+    ),
+    mutant!(
+        "lazy-node-forgets-what-was-deferred",
+        "R6",
+        r#"message "hello" did not arrive"#,
+        "what is subscribed before the first attachment is lost with it",
+        || Wrong::new().nodes(|_| ForgetsBeforeTheFirst),
     ),
     mutant!(
         "lazy-node-claims-to-be-connected",
@@ -426,5 +459,79 @@ impl NodeTwist for ClaimsConnected {
             ConnectionState::Connecting { .. } => ConnectionState::Connected { generation: 1 },
             other => other,
         }
+    }
+}
+
+/// Tells another story of its states.
+struct Retells {
+    cell: Arc<StateCell>,
+    /// Whether that holds for the state as well as for the events.
+    state: bool,
+    change: fn(ConnectionState) -> Option<ConnectionState>,
+    tasks: Tasks,
+}
+
+impl Retells {
+    fn new(state: bool, change: fn(ConnectionState) -> Option<ConnectionState>) -> Self {
+        let initial = ConnectionState::Connecting { attempt: 1 };
+        Self {
+            cell: Arc::new(StateCell::new(initial)),
+            state,
+            change,
+            tasks: Tasks::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl NodeTwist for Retells {
+    fn made(&self, node: &Inner) {
+        let mut events = node.events();
+        self.cell.set(node.state());
+        let (cell, change) = (Arc::clone(&self.cell), self.change);
+        self.tasks.spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::State(state) => change(state).into_iter().for_each(|it| cell.set(it)),
+                    other => cell.tell(other),
+                }
+            }
+        });
+    }
+
+    fn state(&self, node: &Inner) -> ConnectionState {
+        match self.state {
+            true => self.cell.current(),
+            false => node.state(),
+        }
+    }
+
+    fn watch(&self, node: &Inner) -> StateWatch {
+        match self.state {
+            true => self.cell.watch(),
+            false => node.watch(),
+        }
+    }
+
+    fn events(&self, _node: &Inner) -> Events {
+        self.cell.events()
+    }
+}
+
+struct ForgetsBeforeTheFirst;
+
+#[async_trait]
+impl NodeTwist for ForgetsBeforeTheFirst {
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        let never = node.stats().reconnects == 0 && !node.state().is_connected();
+        let request = match never {
+            true => with_channels(&request, []),
+            false => request,
+        };
+        node.subscribe(request).await
     }
 }

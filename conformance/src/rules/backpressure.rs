@@ -79,6 +79,13 @@ async fn b1(trial: Trial) -> Outcome {
         event.is_none(),
         format!("the unread subscription cost the connection: {event:?}"),
     )?;
+    // Nor is who comes and goes.
+    let more = channel("more")?;
+    for node in [&a, &b] {
+        let mut new = trial.subscribe(node, [&more]).await?;
+        trial.publish(&a, &more, "new").await?;
+        new.expect("new").await?;
+    }
     for reader in &mut unread {
         reader.expect_all((0..10).map(|i| i.to_string())).await?;
         let missed = reader.expect_gap().await?.missed();

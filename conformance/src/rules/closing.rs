@@ -12,9 +12,9 @@ use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
-use crate::harness::Fault;
+use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
-use crate::trial::{Node, Trial, channel, ensure, show, texts};
+use crate::trial::{Node, Trial, chain, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -266,18 +266,29 @@ async fn c2(trial: Trial) -> Outcome {
         return Ok(());
     }
     // A node that tries to attach is given up as well.
-    for how in ["closed in an outage", "dropped in an outage"] {
-        let node = trial.node().await?;
-        let reader = trial.subscribe(&node, [&news]).await?;
+    for how in [
+        "closed in an outage",
+        "dropped in an outage",
+        "dropped before it was attached",
+    ] {
+        let mut nodes = vec![trial.node().await?];
+        let reader = trial.subscribe(&nodes[0], [&news]).await?;
         trial.outage().await?;
-        trial.all_down(&[&node, &observed]).await?;
-        trial.forget(&node);
+        trial.all_down(&[&nodes[0], &observed]).await?;
         drop(reader);
-        if how == "closed in an outage" {
-            trial.in_time("close does not return", node.close()).await?;
-            drop(node);
-        } else {
-            alone(node)?;
+        if how == "dropped before it was attached" {
+            match trial.start(trial.options(), Start::Lazy).await? {
+                Ok(lazy) => nodes.push(lazy),
+                Err(error) => return broken(format!("no lazy node: {}", chain(&error))),
+            }
+        }
+        for node in nodes {
+            trial.forget(&node);
+            if how == "closed in an outage" {
+                trial.in_time("close does not return", node.close()).await?;
+            } else {
+                alone(node)?;
+            }
         }
         trial.heal().await?;
         trial.all_up(&[&observed]).await?;

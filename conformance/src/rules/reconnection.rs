@@ -187,13 +187,16 @@ async fn r2(trial: Trial) -> Outcome {
         readers.push(trial.subscribe(&b, [room]).await?);
     }
     for round in 0..4 {
-        trial.outage_and_back(&[&a, &b]).await?;
-        // At once: no subscription may still be on its way.
-        for room in &channels {
-            trial.publish(&a, room, format!("round {round}")).await?;
-        }
-        for room in &channels {
-            trial.publish(&a, room, "end").await?;
+        trial.outage().await?;
+        trial.all_down(&[&a, &b]).await?;
+        trial.heal().await?;
+        // At once, and by the node itself as well: no subscription may still be on its way.
+        let publisher = if round % 2 == 0 { &b } else { &a };
+        trial.all_up(&[&b, publisher]).await?;
+        for text in [format!("round {round}"), "end".to_owned()] {
+            for room in &channels {
+                trial.publish(publisher, room, text.clone()).await?;
+            }
         }
         for (room, reader) in channels.iter().zip(&mut readers) {
             let mut got = texts(&reader.up_to("end").await?);
@@ -203,6 +206,7 @@ async fn r2(trial: Trial) -> Outcome {
                 format!("after Connected, channel {room:?} got {got:?} instead of one message"),
             )?;
         }
+        trial.all_up(&[&a]).await?;
     }
     Ok(())
 }
@@ -249,15 +253,20 @@ async fn r3(trial: Trial) -> Outcome {
 
 async fn r4(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
-    let names = ["dropped", "left", "kept"].map(channel);
-    let [dropped, left, kept] = names;
-    let (dropped, left, kept) = (dropped?, left?, kept?);
+    let names = ["dropped", "left", "kept", "again"].map(channel);
+    let [dropped, left, kept, again] = names;
+    let (dropped, left, kept, again) = (dropped?, left?, kept?, again?);
     let reader_dropped = trial.subscribe(&b, [&dropped]).await?;
-    let mut reader = trial.subscribe(&b, [&left, &kept]).await?;
+    let mut reader = trial.subscribe(&b, [&left, &kept, &again]).await?;
     trial.outage().await?;
     trial.all_down(&[&a, &b]).await?;
     drop(reader_dropped);
-    reader.subscription.handle().unsubscribe([left.clone()]);
+    let handle = reader.subscription.handle();
+    handle.unsubscribe([left.clone(), again.clone()]);
+    // Who comes back to a channel in the same outage has it.
+    if let Err(error) = handle.subscribe_deferred([again.clone()]).await {
+        return broken(format!("deferred subscribe failed: {}", chain(&error)));
+    }
     trial.heal().await?;
     trial.all_up(&[&a, &b]).await?;
     for gone in [&dropped, &left] {
@@ -270,11 +279,17 @@ async fn r4(trial: Trial) -> Outcome {
     }
     trial.publish(&a, &dropped, "to nobody").await?;
     trial.publish(&a, &left, "to nobody").await?;
+    trial.publish(&a, &again, "again").await?;
     trial.publish(&a, &kept, "end").await?;
     let got = texts(&reader.up_to("end").await?);
     ensure(
         !got.iter().any(|text| text.contains("nobody")),
         format!("delivered: {got:?}"),
+    )?;
+    let times = got.iter().filter(|text| *text == "\"again\"").count();
+    ensure(
+        times == 1,
+        format!("a channel that was left and subscribed again delivered {times} times"),
     )
 }
 
@@ -284,6 +299,7 @@ async fn r5(trial: Trial) -> Outcome {
     let mut reader = trial.subscribe(&b, [&news, &sport]).await?;
     let connections = trial.connections().await?;
     let tasks = Handle::current().metrics().num_alive_tasks();
+    let mut events = b.events();
     for flap in 0..10 {
         trial.outage().await?;
         // Some are noticed at their worst moment, the others whenever it happens.
@@ -302,6 +318,20 @@ async fn r5(trial: Trial) -> Outcome {
     ensure(
         gaps == reconnects,
         format!("{reconnects} reconnects, and {gaps} gaps"),
+    )?;
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            Event::State(ConnectionState::Connected { generation }) => Some(generation),
+            _ => None,
+        })
+        .collect();
+    let expected: Vec<_> = (2..=1 + reconnects).collect();
+    ensure(
+        told == expected && generation(&b) == 1 + reconnects,
+        format!(
+            "after {reconnects} reconnects the events told of generations {told:?}, and the state is {}",
+            b.state()
+        ),
     )?;
     trial.until_connections(connections).await?;
     for channel in [&news, &sport] {
@@ -392,11 +422,15 @@ async fn r6(trial: Trial) -> Outcome {
         Err(error) if error.is_not_sent() => {}
         other => return broken(format!("a lazy node in the outage published: {other:?}")),
     }
+    let request = Subscribe::to([news.clone()]).deferred();
+    let mut deferred = trial.subscribe_to(&lazy, request).await?;
     trial.heal().await?;
     trial.all_up(&[&lazy, &witness]).await?;
     let mut reader = trial.subscribe(&lazy, [&news]).await?;
     trial.publish(&witness, &news, "hello").await?;
     reader.expect("hello").await?;
+    // It has missed nothing, because it was never in force before.
+    deferred.expect("hello").await?;
     let first = ConnectionState::Connected { generation: 1 };
     let state = lazy.state();
     ensure(
