@@ -98,7 +98,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "backoff-has-no-cap",
         "R1",
-        "of the broker's return",
+        "passed between two tries, and",
         "the pause between two tries doubles for ever",
         || Wrong::new().spec(|spec| backoff(
             spec,
@@ -138,7 +138,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the events told of generations",
         "what happens in quick succession is told once",
         || Wrong::new().nodes(|_| Retells::new(false, |state| {
-            let missed = generation(&state) > 0 && generation(&state) % 2 == 0;
+            let generation = generation(&state);
+            let missed = generation > 0 && generation.is_multiple_of(2);
             (!missed).then_some(state)
         })),
     ),

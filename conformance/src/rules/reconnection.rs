@@ -68,7 +68,7 @@ const BACK: Duration = Duration::from_secs(1);
 
 async fn r1(trial: Trial) -> Outcome {
     let node = trial.node().await?;
-    for failures in [1, 4, 10] {
+    for failures in [1, 6] {
         let mut events = node.events();
         trial.outage().await?;
         // Long enough for so many tries to fail.
@@ -107,7 +107,7 @@ async fn r1_backoff(trial: &Trial) -> Outcome {
     /// Tries until the longest pause is reached, from a tenth of it; and those that are looked at.
     const GROWING: usize = 6;
     const CAPPED: usize = 12;
-    let longest = Duration::from_millis(200);
+    let longest = Duration::from_millis(150);
     let connecting = trial.scaled(Duration::from_millis(500));
     let options = trial
         .options()
