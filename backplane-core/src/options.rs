@@ -174,16 +174,17 @@ impl NodeOptions {
         self
     }
 
-    /// How many publishes may wait for their turn, over all channels; one more fails with
-    /// [`NotSent::Overloaded`](crate::NotSent::Overloaded). At least 1. Default 65 536.
+    /// How many publishes may be under way or wait for their turn, over all channels; one more fails at once
+    /// with [`NotSent::Overloaded`](crate::NotSent::Overloaded) (rule B5). At least 1. Default 65 536.
     #[must_use]
     pub const fn max_pending(mut self, messages: usize) -> Self {
         self.max_pending = messages;
         self
     }
 
-    /// How many payload bytes may wait for their turn, over all channels; a publish beyond that fails with
-    /// [`NotSent::Overloaded`](crate::NotSent::Overloaded), unless it is the only one. Default 64 MiB.
+    /// How many payload bytes may be under way or wait for their turn, over all channels; a publish beyond that
+    /// fails at once with [`NotSent::Overloaded`](crate::NotSent::Overloaded), unless it is the only one (rule B5).
+    /// Default 64 MiB.
     #[must_use]
     pub const fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.max_pending_bytes = bytes;

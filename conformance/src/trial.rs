@@ -119,11 +119,7 @@ impl Trial {
         options: NodeOptions,
         start: Start,
     ) -> Outcome<Result<Node, ConnectError>> {
-        let spec = NodeSpec {
-            options,
-            start,
-            reachable: self.reachable,
-        };
+        let spec = self.spec(options, start);
         let made = timeout(self.within(), self.harness.node(&spec)).await;
         let Ok(made) = made else {
             return broken(format!(
@@ -139,11 +135,7 @@ impl Trial {
 
     /// A node [elsewhere](Harness::node_elsewhere) with these options, if the harness has such a place.
     pub(crate) async fn node_elsewhere(&self, options: NodeOptions) -> Outcome<Node> {
-        let spec = NodeSpec {
-            options,
-            start: Start::Eager,
-            reachable: self.reachable,
-        };
+        let spec = self.spec(options, Start::Eager);
         let made = self.harness.node_elsewhere(&spec);
         match self.in_time("making a node does not end", made).await? {
             None => Err(Ending::NotApplicable(
@@ -156,6 +148,15 @@ impl Trial {
             Some(Err(error)) => {
                 inconclusive(format!("cannot make a node elsewhere: {}", chain(&error)))
             }
+        }
+    }
+
+    /// What a node is made from, for a trial that calls the constructor itself.
+    pub(crate) fn spec(&self, options: NodeOptions, start: Start) -> NodeSpec {
+        NodeSpec {
+            options,
+            start,
+            reachable: self.reachable,
         }
     }
 

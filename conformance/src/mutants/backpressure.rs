@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, Delivery, Gap, Message, OutageAccount, PublishError, Subscribe, SubscribeError,
-    Subscription,
+    Channel, Delivery, Gap, Message, NodeOptions, NotSent, OutageAccount, PublishError,
+    PublishErrorKind, Subscribe, SubscribeError, Subscription, Unknown,
 };
 use bytes::Bytes;
 use tokio::sync::Mutex as AsyncMutex;
@@ -17,6 +17,7 @@ use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
+use crate::harness::NodeSpec;
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -31,7 +32,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B1",
         "publish does not return within",
         "a full subscription holds up the publishers of its node",
-        || Wrong::new().nodes(|_| PublishWaits::default()),
+        || Wrong::new().nodes(|_| Waits::default()),
+    ),
+    mutant!(
+        "subscribe-waits-for-the-slowest",
+        "B1",
+        "subscribe does not return within",
+        "a full subscription holds up those who subscribe on its node",
+        || Wrong::new().nodes(|_| Waits {
+            subscribe: true,
+            ..Waits::default()
+        }),
     ),
     mutant!(
         "overflow-is-dropped-silently",
@@ -94,7 +105,169 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "after an overflow a second queue runs beside the first",
         || Wrong::new().parts(|tap| Parts::pump(Mixes::new(tap))),
     ),
+    mutant!(
+        "publish-waits-for-ever",
+        "B5",
+        "publishes did not end within",
+        "a publish waits for its broker as long as that takes",
+        || Wrong::new().spec(|spec| with_options(spec, |options| {
+            options.publish_timeout(Duration::from_secs(3600))
+        })),
+    ),
+    mutant!(
+        "pending-has-no-bound",
+        "B5",
+        "publishes wait, and 16 may",
+        "what the broker does not take is kept in memory, however much it is",
+        || Wrong::new().spec(|spec| with_options(spec, |options| {
+            options
+                .max_pending(usize::MAX)
+                .max_pending_bytes(usize::MAX)
+        })),
+    ),
+    mutant!(
+        "pending-bytes-have-no-bound",
+        "B5",
+        "publishes wait, and 16 may",
+        "messages are counted, and their size is not",
+        || Wrong::new()
+            .spec(|spec| with_options(spec, |options| { options.max_pending_bytes(usize::MAX) })),
+    ),
+    mutant!(
+        "overload-comes-at-half-the-limit",
+        "B5",
+        "were refused at once, 8 wait, and 16 may",
+        "each publish is counted twice",
+        || Wrong::new().spec(|spec| with_options(spec, |options| {
+            let (messages, bytes) = (options.max_pending, options.max_pending_bytes);
+            options
+                .max_pending(messages / 2)
+                .max_pending_bytes(bytes / 2)
+        })),
+    ),
+    mutant!(
+        "overload-is-unknown",
+        "B5",
+        "expected Overloaded at once, got Err(Unknown",
+        "one error for everything: nobody knows what may be sent again",
+        || Wrong::new().nodes(|_| Overload::IsUnknown),
+    ),
+    mutant!(
+        "overload-is-success",
+        "B5",
+        "arrived 0 times",
+        "what does not fit is dropped and reported as sent",
+        || Wrong::new().nodes(|_| Overload::IsSuccess),
+    ),
+    mutant!(
+        "overload-is-sent-later",
+        "B5",
+        "was told as not sent, and arrived",
+        "what was refused is kept, and sent when there is room",
+        || Wrong::new().nodes(|_| SendsRefused::default()),
+    ),
+    mutant!(
+        "overload-is-for-ever",
+        "B5",
+        "too many publishes are waiting",
+        "what was refused counts as waiting, for good",
+        || Wrong::new().nodes(|spec| NeverForgives {
+            left: AtomicUsize::new(spec.options.max_pending),
+        }),
+    ),
 ];
+
+fn with_options(spec: &NodeSpec, change: fn(NodeOptions) -> NodeOptions) -> NodeSpec {
+    let mut spec = spec.clone();
+    spec.options = change(spec.options);
+    spec
+}
+
+fn is_overload(error: &PublishError) -> bool {
+    error.kind() == PublishErrorKind::NotSent(NotSent::Overloaded)
+}
+
+/// What is made of an overload.
+enum Overload {
+    IsUnknown,
+    IsSuccess,
+}
+
+#[async_trait]
+impl NodeTwist for Overload {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        match (self, node.publish(channel, payload).await) {
+            (Self::IsSuccess, Err(error)) if is_overload(&error) => Ok(()),
+            (Self::IsUnknown, Err(error)) if is_overload(&error) => Err(PublishError::unknown(
+                channel,
+                Unknown::ConnectionLost,
+                None,
+            )),
+            (_, other) => other,
+        }
+    }
+}
+
+/// Sends with the next message what was refused.
+#[derive(Default)]
+struct SendsRefused(std::sync::Mutex<Vec<(Channel, Bytes)>>);
+
+#[async_trait]
+impl NodeTwist for SendsRefused {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let result = node.publish(channel, payload.clone()).await;
+        match &result {
+            Err(error) if is_overload(error) => {
+                super::node::lock(&self.0).push((channel.clone(), payload));
+            }
+            Ok(()) => {
+                let refused = std::mem::take(&mut *super::node::lock(&self.0));
+                for (channel, payload) in refused {
+                    let _ = node.publish(&channel, payload).await;
+                }
+            }
+            Err(_) => {}
+        }
+        result
+    }
+}
+
+/// Has less room after each overload.
+struct NeverForgives {
+    left: AtomicUsize,
+}
+
+#[async_trait]
+impl NodeTwist for NeverForgives {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if self.left.load(Ordering::Relaxed) == 0 {
+            return Err(PublishError::not_sent(channel, NotSent::Overloaded, None));
+        }
+        let result = node.publish(channel, payload).await;
+        if result.as_ref().is_err_and(is_overload) {
+            let less = |left: usize| left.checked_sub(1);
+            let _ = self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+        result
+    }
+}
 
 /// How many messages a reader has not taken yet.
 #[derive(Clone, Debug, Default)]
@@ -178,28 +351,52 @@ impl Pump for Dispatched {
     }
 }
 
-/// The loads of a node's subscriptions, and what they hold.
+/// Waits until every subscription of its node has room.
 #[derive(Default)]
-struct PublishWaits(std::sync::Mutex<Vec<(Load, usize)>>);
+struct Waits {
+    /// The loads of a node's subscriptions, and what they hold.
+    loads: std::sync::Mutex<Vec<(Load, usize)>>,
+    /// Whether it is those who subscribe that wait, and not those who publish.
+    subscribe: bool,
+}
+
+impl Waits {
+    async fn wait(&self) {
+        let loads = super::node::lock(&self.loads).clone();
+        for (load, capacity) in &loads {
+            room(load, *capacity).await;
+        }
+    }
+}
 
 #[async_trait]
-impl NodeTwist for PublishWaits {
+impl NodeTwist for Waits {
     async fn publish(
         &self,
         node: &Inner,
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let loads = super::node::lock(&self.0).clone();
-        for (load, capacity) in &loads {
-            room(load, *capacity).await;
+        if !self.subscribe {
+            self.wait().await;
         }
         node.publish(channel, payload).await
     }
 
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        if self.subscribe {
+            self.wait().await;
+        }
+        node.subscribe(request).await
+    }
+
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let load = Load::default();
-        super::node::lock(&self.0).push((load.clone(), tap.capacity));
+        super::node::lock(&self.loads).push((load.clone(), tap.capacity));
         let counting = super::pump::OnMessage(move |message: Message, out: &Out| {
             out.message(load.count(&message));
         });

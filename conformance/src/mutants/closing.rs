@@ -1,22 +1,25 @@
 //! Wrong at C: closing and cancelling.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
 use backplane_core::{
-    Backplane, Channel, HealthError, HealthErrorKind, NotSent, PublishError, PublishErrorKind,
-    Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription, SubscriptionHandle,
+    Backplane, Channel, ConnectionState, HealthError, HealthErrorKind, NotSent, PublishError,
+    PublishErrorKind, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription,
+    SubscriptionHandle,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap, lock};
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Control, Out, Parts, Pump};
 use super::visibility::Silent;
 use super::{Mutant, mutant};
@@ -89,6 +92,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         },
     ),
     mutant!(
+        "close-waits-for-its-subscriptions",
+        "C1",
+        "close does not return within",
+        "close waits until nobody reads any more",
+        || Wrong::new().nodes(|_| ClosesAfter::Subscriptions),
+    ),
+    mutant!(
+        "close-waits-for-the-broker",
+        "C1",
+        "close does not return within",
+        "close waits for an answer to what is under way",
+        || Wrong::new().nodes(|_| ClosesAfter::Answer),
+    ),
+    mutant!(
+        "close-forgets-a-publish",
+        "C1",
+        "a call that was under way when the node was closed does not end",
+        "who waits for a publish when the node is closed waits for ever",
+        || Wrong::new().nodes(|_| Forgets { publish: true }),
+    ),
+    mutant!(
+        "close-forgets-a-subscribe",
+        "C1",
+        "a call that was under way when the node was closed does not end",
+        "who waits for a subscribe when the node is closed waits for ever",
+        || Wrong::new().nodes(|_| Forgets { publish: false }),
+    ),
+    mutant!(
+        "close-loses-what-was-accepted",
+        "C1",
+        "was accepted before the close, and arrived None times",
+        "publish returns when a message is queued, and close throws the queue away",
+        || Wrong::new().nodes(|_| Queues::default()),
+    ),
+    mutant!(
         "close-leaves-the-subscriptions",
         "C2",
         "expected 0 subscriptions",
@@ -129,7 +167,147 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "a dropped node lives on while one of its subscriptions does",
         || Wrong::new().nodes(|_| KeptAlive),
     ),
+    mutant!(
+        "close-in-an-outage-is-forgotten",
+        "C2",
+        "closed in an outage",
+        "a node that is closed while it is away comes back",
+        || Wrong::new().nodes(|_| ComesBack),
+    ),
+    mutant!(
+        "a-node-that-never-attached-stays",
+        "C2",
+        "dropped before it was attached",
+        "the task that attaches a node holds it until it has",
+        || Wrong::new().nodes(|_| HeldWhileAway),
+    ),
 ];
+
+/// What close waits for.
+enum ClosesAfter {
+    Answer,
+    Subscriptions,
+}
+
+#[async_trait]
+impl NodeTwist for ClosesAfter {
+    async fn close(&self, node: &Inner) {
+        match self {
+            Self::Answer => {
+                // Only an outage ends the waiting.
+                while node.state().is_connected() && node.health().await.is_err() {
+                    yield_now().await;
+                }
+            }
+            Self::Subscriptions => {
+                while node.stats().subscriptions > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+        node.close().await;
+    }
+}
+
+/// Does not tell a caller that the node was closed meanwhile.
+struct Forgets {
+    publish: bool,
+}
+
+impl Forgets {
+    async fn unless_closed<T, E>(
+        &self,
+        node: &Inner,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let before = node.state();
+        let result = work.await;
+        let closed = |state| state == ConnectionState::Closed;
+        if result.is_err() && !closed(before) {
+            node.watch()
+                .wait_for(|state| *state == ConnectionState::Closed)
+                .await;
+            std::future::pending::<()>().await;
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl NodeTwist for Forgets {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let publish = node.publish(channel, payload);
+        match self.publish {
+            true => self.unless_closed(node, publish).await,
+            false => publish.await,
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        let subscribe = node.subscribe(request);
+        match self.publish {
+            true => subscribe.await,
+            false => self.unless_closed(node, subscribe).await,
+        }
+    }
+}
+
+/// Publishes in a task, in order.
+#[derive(Default)]
+struct Queues {
+    tasks: Tasks,
+    queue: OnceLock<mpsc::Sender<(Channel, Bytes)>>,
+}
+
+#[async_trait]
+impl NodeTwist for Queues {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        if node.state() == ConnectionState::Closed {
+            return node.publish(channel, payload).await;
+        }
+        let queue = self.queue.get_or_init(|| {
+            let (queue, mut queued) = mpsc::channel::<(Channel, Bytes)>(64);
+            let node = Arc::downgrade(node);
+            self.tasks.spawn(async move {
+                while let (Some((channel, payload)), Some(node)) =
+                    (queued.recv().await, node.upgrade())
+                {
+                    let _ = node.publish(&channel, payload).await;
+                }
+            });
+            queue
+        });
+        let _ = queue.send((channel.clone(), payload)).await;
+        Ok(())
+    }
+}
+
+struct ComesBack;
+
+#[async_trait]
+impl NodeTwist for ComesBack {
+    async fn close(&self, node: &Inner) {
+        if node.state().is_connected() {
+            return node.close().await;
+        }
+        // Nothing ends it any more, not even the end of its last holder.
+        std::mem::forget(Arc::clone(node));
+    }
+}
 
 struct NeverEnds;
 
@@ -337,5 +515,16 @@ impl NodeTwist for ClosesLater {
             sleep(Duration::from_millis(400)).await;
             node.close().await;
         });
+    }
+}
+
+struct HeldWhileAway;
+
+#[async_trait]
+impl NodeTwist for HeldWhileAway {
+    fn made(&self, node: &Inner) {
+        if !node.state().is_connected() {
+            std::mem::forget(Arc::clone(node));
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! wrongly. The other files have the mutants, a section of the contract each, or a part of one.
 
 mod backpressure;
+mod cancelling;
 mod closing;
 mod concurrency;
 mod crossed;
@@ -23,6 +24,7 @@ mod isolation;
 mod loss;
 mod malformed;
 mod matrix;
+mod neighbours;
 mod node;
 mod order;
 mod pending;
@@ -78,6 +80,8 @@ pub fn all() -> Vec<Mutant> {
         backpressure::MUTANTS,
         hoarding::MUTANTS,
         closing::MUTANTS,
+        cancelling::MUTANTS,
+        neighbours::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
         promise::MUTANTS,

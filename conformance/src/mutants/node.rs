@@ -23,6 +23,10 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
     /// The node was made.
     fn made(&self, _node: &Inner) {}
 
+    fn node_id(&self, node: &Inner) -> NodeId {
+        node.node_id()
+    }
+
     async fn publish(
         &self,
         node: &Inner,

@@ -1,15 +1,20 @@
 //! Wrong at R: reconnection.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{Driver, Inbound, LinkError, LinkErrorKind};
-use backplane_core::{ConnectError, ConnectErrorKind, ConnectionState, Delivery, StateWatch};
+use backplane_core::{
+    ConnectError, ConnectErrorKind, ConnectionState, Delivery, Event, Events, StateCell,
+    StateWatch, Subscribe, SubscribeError, Subscription,
+};
 use backplane_memory::{MemoryDriver, MemoryLink};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::driver::LinkTwist;
+use super::envelope::with_channels;
 use super::harness::{Made, Make, Wrong};
 use super::loss::generation;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
@@ -30,7 +35,54 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R1",
         "of the broker's return",
         "the number of tries is limited",
-        || Wrong::new().links(GivesUpAfterFive::default),
+        || Wrong::new().links(|| GivesUpAfter::tries(5)),
+    ),
+    mutant!(
+        "gives-up-after-fifteen-tries",
+        "R1",
+        "the node does not reconnect",
+        "the number of tries is limited, and not by a little",
+        || Wrong::new().links(|| GivesUpAfter::tries(15)),
+    ),
+    mutant!(
+        "reconnects-without-a-pause",
+        "R1",
+        "passed between two tries",
+        "a broker that comes back is met by a storm of connections",
+        || Wrong::new().spec(|spec| backoff(
+            spec,
+            Duration::from_millis(1),
+            Duration::from_millis(1)
+        )),
+    ),
+    mutant!(
+        "backoff-has-no-jitter",
+        "R1",
+        "the pauses are not jittered",
+        "all nodes come back in step",
+        || Wrong::new()
+            .spec(|spec| {
+                let spec = backoff(spec, Duration::from_millis(1), Duration::from_millis(1));
+                let options = spec.options.clone();
+                NodeSpec {
+                    options: options.connect_timeout(Duration::from_secs(60)),
+                    ..spec
+                }
+            })
+            .links(InStep::default),
+    ),
+    mutant!(
+        "a-long-backoff-ignores-its-cap",
+        "R1",
+        "passed between two tries, and",
+        "the longest pause is that of the default options",
+        || Wrong::new().spec(|spec| {
+            let longest = spec.options.backoff_max.max(Duration::from_secs(2));
+            match spec.options.backoff_max < Duration::from_millis(500) {
+                true => backoff(spec, longest, longest),
+                false => spec.clone(),
+            }
+        }),
     ),
     mutant!(
         "waits-ten-seconds-between-tries",
@@ -46,7 +98,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "backoff-has-no-cap",
         "R1",
-        "of the broker's return",
+        "passed between two tries, and",
         "the pause between two tries doubles for ever",
         || Wrong::new().spec(|spec| backoff(
             spec,
@@ -60,6 +112,36 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "connections on the broker",
         "the old connection's successor opens one more (channels_redis #279)",
         || Wrong::new().links(LeaksConnections::default),
+    ),
+    mutant!(
+        "reconnects-with-a-crowd",
+        "R5",
+        "on the way back there were",
+        "a reconnect opens many connections, and keeps the first that works",
+        || Wrong::new().links(|| Crowd(Tasks::default())),
+    ),
+    mutant!(
+        "generation-stays-one",
+        "R5",
+        "the events told of generations",
+        "who compares generations does not see that there was an outage",
+        || Wrong::new().nodes(|_| Retells::new(true, |state| {
+            Some(match state {
+                ConnectionState::Connected { .. } => ConnectionState::Connected { generation: 1 },
+                other => other,
+            })
+        })),
+    ),
+    mutant!(
+        "events-miss-every-second-return",
+        "R5",
+        "the events told of generations",
+        "what happens in quick succession is told once",
+        || Wrong::new().nodes(|_| Retells::new(false, |state| {
+            let generation = generation(&state);
+            let missed = generation > 0 && generation.is_multiple_of(2);
+            (!missed).then_some(state)
+        })),
     ),
     mutant!(
         "leaks-a-task-per-reconnect",
@@ -111,6 +193,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "the node does not reconnect",
         "a lazy node whose first try fails stays away",
         || Wrong::new().links(|| GivesUp::when(|failed, number| failed && number == 1)),
+    ),
+    mutant!(
+        "lazy-node-forgets-what-was-deferred",
+        "R6",
+        r#"message "hello" did not arrive"#,
+        "what is subscribed before the first attachment is lost with it",
+        || Wrong::new().nodes(|_| ForgetsBeforeTheFirst),
     ),
     mutant!(
         "lazy-node-claims-to-be-connected",
@@ -223,6 +312,34 @@ impl LinkTwist for LeaksConnections {
     }
 }
 
+/// Opens many, and closes those that it does not need a little later.
+struct Crowd(Tasks);
+
+#[async_trait]
+impl LinkTwist for Crowd {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        let link = driver.connect(inbound.clone()).await?;
+        if number > 1 {
+            let mut others = Vec::new();
+            for _ in 0..10 {
+                others.push(driver.connect(inbound.clone()).await?);
+            }
+            // Attaching takes some time, and so does closing.
+            self.0.spawn(async move {
+                sleep(Duration::from_millis(200)).await;
+                drop(others);
+            });
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(link)
+    }
+}
+
 struct LeaksTasks(Tasks);
 
 #[async_trait]
@@ -277,26 +394,60 @@ impl LinkTwist for Tells {
     }
 }
 
-/// Failed tries in a row.
-#[derive(Default)]
-struct GivesUpAfterFive(AtomicU64);
+/// Counts failed tries in a row.
+struct GivesUpAfter {
+    tries: u64,
+    failed: AtomicU64,
+}
+
+impl GivesUpAfter {
+    const fn tries(tries: u64) -> Self {
+        Self {
+            tries,
+            failed: AtomicU64::new(0),
+        }
+    }
+}
 
 #[async_trait]
-impl LinkTwist for GivesUpAfterFive {
+impl LinkTwist for GivesUpAfter {
     async fn connect(
         &self,
         driver: &MemoryDriver,
         inbound: Inbound,
         _number: u64,
     ) -> Result<MemoryLink, LinkError> {
-        if self.0.load(Ordering::Relaxed) >= 5 {
+        if self.failed.load(Ordering::Relaxed) >= self.tries {
             return Err(LinkError::new(LinkErrorKind::Unreachable, "no more tries"));
         }
         let link = driver.connect(inbound).await;
         match link {
-            Ok(_) => self.0.store(0, Ordering::Relaxed),
-            Err(_) => drop(self.0.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => self.failed.store(0, Ordering::Relaxed),
+            Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
         }
+        link
+    }
+}
+
+/// Pauses by itself after failed tries, and never by another time than every other node.
+#[derive(Default)]
+struct InStep(Mutex<Option<Instant>>);
+
+#[async_trait]
+impl LinkTwist for InStep {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        _number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        let turn = *lock(&self.0);
+        if let Some(turn) = turn {
+            sleep_until(turn).await;
+        }
+        let link = driver.connect(inbound).await;
+        let next = Instant::now() + Duration::from_millis(150);
+        *lock(&self.0) = link.is_err().then_some(next);
         link
     }
 }
@@ -309,5 +460,79 @@ impl NodeTwist for ClaimsConnected {
             ConnectionState::Connecting { .. } => ConnectionState::Connected { generation: 1 },
             other => other,
         }
+    }
+}
+
+/// Tells another story of its states.
+struct Retells {
+    cell: Arc<StateCell>,
+    /// Whether that holds for the state as well as for the events.
+    state: bool,
+    change: fn(ConnectionState) -> Option<ConnectionState>,
+    tasks: Tasks,
+}
+
+impl Retells {
+    fn new(state: bool, change: fn(ConnectionState) -> Option<ConnectionState>) -> Self {
+        let initial = ConnectionState::Connecting { attempt: 1 };
+        Self {
+            cell: Arc::new(StateCell::new(initial)),
+            state,
+            change,
+            tasks: Tasks::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl NodeTwist for Retells {
+    fn made(&self, node: &Inner) {
+        let mut events = node.events();
+        self.cell.set(node.state());
+        let (cell, change) = (Arc::clone(&self.cell), self.change);
+        self.tasks.spawn(async move {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::State(state) => change(state).into_iter().for_each(|it| cell.set(it)),
+                    other => cell.tell(other),
+                }
+            }
+        });
+    }
+
+    fn state(&self, node: &Inner) -> ConnectionState {
+        match self.state {
+            true => self.cell.current(),
+            false => node.state(),
+        }
+    }
+
+    fn watch(&self, node: &Inner) -> StateWatch {
+        match self.state {
+            true => self.cell.watch(),
+            false => node.watch(),
+        }
+    }
+
+    fn events(&self, _node: &Inner) -> Events {
+        self.cell.events()
+    }
+}
+
+struct ForgetsBeforeTheFirst;
+
+#[async_trait]
+impl NodeTwist for ForgetsBeforeTheFirst {
+    async fn subscribe(
+        &self,
+        node: &Inner,
+        request: Subscribe,
+    ) -> Result<Subscription, SubscribeError> {
+        let never = node.stats().reconnects == 0 && !node.state().is_connected();
+        let request = match never {
+            true => with_channels(&request, []),
+            false => request,
+        };
+        node.subscribe(request).await
     }
 }

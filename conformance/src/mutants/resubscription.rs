@@ -24,7 +24,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R2",
         r#"message "end" did not arrive"#,
         "`Connected` is announced while the subscriptions are on their way",
-        || Wrong::new().links(|| ResubscribesLate(Tasks::default())),
+        || Wrong::new().links(|| ResubscribesLate::by(Duration::from_millis(300))),
+    ),
+    mutant!(
+        "connected-a-moment-before-subscribed",
+        "R2",
+        r#"message "end" did not arrive"#,
+        "the same, by no more than a round trip over a long way",
+        || Wrong::new().links(|| ResubscribesLate::by(Duration::from_millis(20))),
     ),
     mutant!(
         "registers-again-with-every-reconnect",
@@ -69,6 +76,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| ForgetsDropNode::default()),
     ),
     mutant!(
+        "unsubscribes-with-the-reconnect",
+        "R4",
+        "left and subscribed again delivered 0 times",
+        "what is unsubscribed in an outage is remembered, and who comes back meanwhile is not",
+        || Wrong::new().controls(UnsubscribesLater::default),
+    ),
+    mutant!(
         "does-not-resubscribe",
         "R7",
         "on the broker, and it is 0",
@@ -85,7 +99,19 @@ pub(super) const MUTANTS: &[Mutant] = &[
 ];
 
 /// Subscribes late on every connection but the first.
-struct ResubscribesLate(Tasks);
+struct ResubscribesLate {
+    tasks: Tasks,
+    by: Duration,
+}
+
+impl ResubscribesLate {
+    fn by(by: Duration) -> Self {
+        Self {
+            tasks: Tasks::default(),
+            by,
+        }
+    }
+}
 
 #[async_trait]
 impl LinkTwist for ResubscribesLate {
@@ -93,9 +119,9 @@ impl LinkTwist for ResubscribesLate {
         if line.number == 1 || channels.iter().any(is_probe) {
             return line.link.subscribe(channels).await;
         }
-        let (link, channels) = (Arc::clone(&line.link), channels.to_vec());
-        self.0.spawn(async move {
-            sleep(Duration::from_millis(300)).await;
+        let (link, channels, by) = (Arc::clone(&line.link), channels.to_vec(), self.by);
+        self.tasks.spawn(async move {
+            sleep(by).await;
             let _ = link.subscribe(&channels).await;
         });
         Ok(())
@@ -155,6 +181,27 @@ impl Control for ForgetsUnsubscribe {
             side.below.unsubscribe(channels.to_vec());
         }
         side.out.purge(channels);
+    }
+}
+
+/// Leaves its channels in an outage at once, and once more when it is over.
+#[derive(Default)]
+struct UnsubscribesLater(Tasks);
+
+#[async_trait]
+impl Control for UnsubscribesLater {
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
+        side.below.unsubscribe(channels.to_vec());
+        side.out.purge(channels);
+        let mut watch = side.watch.clone();
+        if watch.current().is_connected() {
+            return;
+        }
+        let (below, channels) = (side.below.clone(), channels.to_vec());
+        self.0.spawn(async move {
+            watch.connected().await;
+            below.unsubscribe(channels);
+        });
     }
 }
 

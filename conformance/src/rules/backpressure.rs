@@ -1,14 +1,23 @@
 //! B: backpressure.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use backplane_core::{Delivery, Missed, Subscribe};
+use backplane_core::{
+    Channel, Delivery, Missed, NodeOptions, NotSent, PublishError, PublishErrorKind, Subscribe,
+};
 use bytes::Bytes;
-use tokio::time::Instant;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout_at};
 
+use crate::harness::Fault;
 use crate::rule::{Rule, rule};
-use crate::rules::loss::quick;
+use crate::rules::loss::{GRACE, quick};
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
 
@@ -37,6 +46,12 @@ pub(super) const RULES: &[Rule] = &[
         [],
         b4
     ),
+    rule!(
+        "B5",
+        "publishing faster than the broker accepts waits or fails in time, within bounds",
+        [Freeze],
+        b5
+    ),
 ];
 
 async fn b1(trial: Trial) -> Outcome {
@@ -58,7 +73,7 @@ async fn b1(trial: Trial) -> Outcome {
     let begin = Instant::now();
     let mut sent = 0;
     // At least so many messages, and for longer than a heartbeat may take.
-    while sent < 2000 || begin.elapsed() < std::time::Duration::from_millis(1500) {
+    while sent < 2000 || begin.elapsed() < Duration::from_millis(1500) {
         trial.publish(&a, &news, sent.to_string()).await?;
         for reader in &mut read {
             reader.expect(sent.to_string()).await?;
@@ -73,6 +88,13 @@ async fn b1(trial: Trial) -> Outcome {
         event.is_none(),
         format!("the unread subscription cost the connection: {event:?}"),
     )?;
+    // Nor is who comes and goes.
+    let more = channel("more")?;
+    for node in [&a, &b] {
+        let mut new = trial.subscribe(node, [&more]).await?;
+        trial.publish(&a, &more, "new").await?;
+        new.expect("new").await?;
+    }
     for reader in &mut unread {
         reader.expect_all((0..10).map(|i| i.to_string())).await?;
         let missed = reader.expect_gap().await?.missed();
@@ -391,5 +413,196 @@ fn account(next: u64, delivery: &Delivery) -> Outcome<u64> {
             Missed::Exactly(missed) => Ok(next + missed),
             missed => broken(format!("an overflow of {missed:?}")),
         },
+    }
+}
+
+/// How many publishes may wait in the trial of B5, and how large they are.
+const WAITING: usize = 16;
+const SIZE: usize = 100;
+
+/// How many channels they go to.
+const LANES: usize = 4;
+
+async fn b5(trial: Trial) -> Outcome {
+    let listener = trial.node_with(unhurried(&trial)).await?;
+    let lanes = (0..LANES)
+        .map(|i| channel(format!("lane {i}")))
+        .collect::<Outcome<Vec<_>>>()?;
+    let request = Subscribe::to(lanes.clone()).capacity(20_000);
+    let mut reader = trial.subscribe_to(&listener, request).await?;
+
+    // A broker that serves: what is refused is refused, and what is accepted arrives.
+    for options in [trial.options(), trial.options().max_pending(64)] {
+        let node = trial.node_with(options.clone()).await?;
+        let bound = 2 * options.publish_timeout + trial.scaled(GRACE);
+        let mut flood = Flood::start(&node, &lanes, 0..4000);
+        flood.end_by(Instant::now() + bound, bound).await?;
+        let accepted = flood.ended.values().filter(|end| end.is_ok()).count();
+        ensure(
+            accepted >= 64,
+            format!("a broker that serves accepted {accepted} of 4000 publishes"),
+        )?;
+        flood.agrees(&trial, &node, &mut reader).await?;
+    }
+
+    // A broker that does not: only so many wait, and these not for ever.
+    let timeout = trial.scaled(Duration::from_secs(1));
+    let unhurried = unhurried(&trial).publish_timeout(timeout);
+    for options in [
+        unhurried.clone().max_pending(WAITING),
+        unhurried.max_pending_bytes(WAITING * SIZE),
+    ] {
+        let node = trial.node_with(options).await?;
+        trial.inject(Fault::Freeze).await?;
+        let begin = Instant::now();
+        let mut flood = Flood::start(&node, &lanes, 0..400);
+        flood.overflows_by(begin + timeout / 2).await?;
+        let bound = 2 * timeout + trial.scaled(GRACE);
+        flood.end_by(begin + bound, bound).await?;
+        trial.heal().await?;
+        trial.all_settled(&[&node, &listener]).await?;
+        flood.agrees(&trial, &node, &mut reader).await?;
+        // It waits for nobody any more, so as many as ever may wait.
+        let mut flood = Flood::start(&node, &lanes, 400..400 + WAITING);
+        flood.end_by(Instant::now() + bound, bound).await?;
+        if let Some(Err(error)) = flood.ended.values().find(|end| end.is_err()) {
+            return broken(format!(
+                "after the overload, a publish fails: {}",
+                chain(error)
+            ));
+        }
+        flood.agrees(&trial, &node, &mut reader).await?;
+    }
+    Ok(())
+}
+
+/// Only a publish finds out that the broker is frozen, for a while.
+fn unhurried(trial: &Trial) -> NodeOptions {
+    let long = trial.within();
+    trial
+        .options()
+        .heartbeat_interval(long)
+        .heartbeat_timeout(long)
+}
+
+/// Many publishes at once, started in order.
+struct Flood<'a> {
+    lanes: &'a [Channel],
+    pending: FuturesUnordered<Publishing<'a>>,
+    ended: HashMap<usize, Result<(), PublishError>>,
+}
+
+type Publishing<'a> = Pin<Box<dyn Future<Output = (usize, Result<(), PublishError>)> + Send + 'a>>;
+
+impl<'a> Flood<'a> {
+    fn start(node: &'a Node, lanes: &'a [Channel], numbers: Range<usize>) -> Self {
+        let publish = |i: usize| -> Publishing<'a> {
+            let mut payload = format!("{i} ").into_bytes();
+            payload.resize(SIZE, b'.');
+            Box::pin(async move {
+                (
+                    i,
+                    node.publish(&lanes[i % lanes.len()], payload.into()).await,
+                )
+            })
+        };
+        Self {
+            lanes,
+            pending: numbers.map(publish).collect(),
+            ended: HashMap::new(),
+        }
+    }
+
+    /// All but as many as may wait are refused at once, and no more than that.
+    async fn overflows_by(&mut self, deadline: Instant) -> Outcome {
+        while let Ok(Some((i, end))) = timeout_at(deadline, self.pending.next()).await {
+            let kind = end.as_ref().map_err(PublishError::kind);
+            ensure(
+                kind == Err(PublishErrorKind::NotSent(NotSent::Overloaded)),
+                format!("expected Overloaded at once, got {kind:?}"),
+            )?;
+            self.ended.insert(i, end);
+        }
+        let (waiting, refused) = (self.pending.len(), self.ended.len());
+        ensure(
+            waiting <= WAITING,
+            format!("{waiting} publishes wait, and {WAITING} may"),
+        )?;
+        ensure(
+            waiting == WAITING,
+            format!("{refused} publishes were refused at once, {waiting} wait, and {WAITING} may"),
+        )
+    }
+
+    async fn end_by(&mut self, deadline: Instant, bound: Duration) -> Outcome {
+        while !self.pending.is_empty() {
+            match timeout_at(deadline, self.pending.next()).await {
+                Ok(Some((i, end))) => drop(self.ended.insert(i, end)),
+                Ok(None) => break,
+                Err(_) => {
+                    let left = self.pending.len();
+                    return broken(format!("{left} publishes did not end within {bound:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was accepted has arrived, what was not sent has not, and each channel has kept its order.
+    async fn agrees(self, trial: &Trial, node: &Node, reader: &mut Reader) -> Outcome {
+        let mut arrived: Vec<(Channel, usize)> = Vec::new();
+        for lane in self.lanes {
+            trial.publish(node, lane, "end").await?;
+        }
+        let mut ends = 0;
+        while ends < self.lanes.len() {
+            let Delivery::Message(message) = reader.next("the end of a flood").await? else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(message.payload()).into_owned();
+            if text == "end" {
+                ends += 1;
+                continue;
+            }
+            let number = text
+                .split(' ')
+                .next()
+                .and_then(|number| number.parse().ok());
+            let Some(number): Option<usize> = number else {
+                return broken(format!(
+                    "a message that nobody sent: {}",
+                    show(text.as_bytes())
+                ));
+            };
+            if message.publisher() != node.node_id() {
+                continue;
+            }
+            arrived.push((message.channel().clone(), number));
+        }
+        let mut times = HashMap::new();
+        for (_, number) in &arrived {
+            *times.entry(*number).or_insert(0) += 1;
+        }
+        for (i, end) in &self.ended {
+            let times = times.get(i).copied().unwrap_or(0);
+            match end {
+                Ok(()) if times != 1 => {
+                    return broken(format!("accepted publish {i} arrived {times} times"));
+                }
+                Err(error) if error.is_not_sent() && times > 0 => {
+                    return broken(format!("publish {i} was told as not sent, and arrived"));
+                }
+                _ => {}
+            }
+        }
+        let mut last = HashMap::new();
+        for (lane, number) in arrived {
+            let before = last.insert(lane, number);
+            ensure(
+                before.is_none_or(|before| before < number),
+                format!("publish {number} arrived after publish {before:?}"),
+            )?;
+        }
+        Ok(())
     }
 }

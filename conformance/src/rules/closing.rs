@@ -1,6 +1,7 @@
 //! C: closing and cancelling.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
@@ -8,10 +9,12 @@ use backplane_core::{
     SubscribeErrorKind,
 };
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
 
+use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
-use crate::trial::{Node, Trial, channel, ensure};
+use crate::trial::{Node, Trial, chain, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -101,7 +104,128 @@ async fn c1(trial: Trial) -> Outcome {
     // The other node is not affected.
     let mut other = trial.subscribe(&a, [&news]).await?;
     trial.publish(&a, &news, "on").await?;
-    other.expect("on").await.map(drop)
+    other.expect("on").await?;
+    drop(other);
+    under_way(&trial, &a, false).await?;
+    match trial.can(Fault::Freeze) {
+        true => under_way(&trial, &a, true).await,
+        false => Ok(()),
+    }
+}
+
+/// What is under way when a node is closed ends, also on a broker that does not answer, and is told truly.
+async fn under_way(trial: &Trial, a: &Node, frozen: bool) -> Outcome {
+    // Not by a time-out of its own.
+    let never = trial.within() * 10;
+    let options = trial
+        .options()
+        .publish_timeout(never)
+        .subscribe_timeout(never)
+        .heartbeat_interval(never)
+        .heartbeat_timeout(never);
+    let node = trial.node_with(options.clone()).await?;
+    let listener = trial.node_with(options).await?;
+    let (news, more) = (channel("under way")?, channel("more")?);
+    let request = Subscribe::to([news.clone()]).capacity(100_000);
+    let mut witness = trial.subscribe_to(&listener, request).await?;
+    let mut reader = trial.subscribe(&node, [&more]).await?;
+    if frozen {
+        trial.inject(Fault::Freeze).await?;
+    }
+    let accepted = Mutex::new(Vec::new());
+    let publish = async |caller: usize| {
+        for i in 0_usize.. {
+            let text = format!("{caller}.{i}");
+            match node.publish(&news, text.clone().into()).await {
+                Ok(()) => lock(&accepted).push(text),
+                Err(error) if error.kind() == PublishErrorKind::NotSent(NotSent::Closed) => break,
+                // It was under way when the node was closed.
+                Err(_) => yield_now().await,
+            }
+        }
+        Ok(())
+    };
+    let subscribe = async {
+        loop {
+            match node.subscribe(Subscribe::to([news.clone()])).await {
+                Err(error) if error.kind() == SubscribeErrorKind::Closed => break Ok(()),
+                Err(_) => yield_now().await,
+                Ok(subscription) => drop(subscription),
+            }
+        }
+    };
+    let health = async {
+        while node
+            .health()
+            .await
+            .err()
+            .is_none_or(|error| error.kind() != HealthErrorKind::Closed)
+        {
+            yield_now().await;
+        }
+        Ok(())
+    };
+    let read = async {
+        match reader.subscription.recv().await {
+            None => Ok(()),
+            Some(delivery) => broken(format!("nothing was sent, and it got {delivery:?}")),
+        }
+    };
+    let close = async {
+        // Everything has begun.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        if !frozen {
+            trial
+                .until("some publishes before the close", || async {
+                    let seen = lock(&accepted).len();
+                    Ok((seen < 100).then(|| seen.to_string()))
+                })
+                .await?;
+        }
+        trial.in_time("close does not return", node.close()).await
+    };
+    let all = async {
+        tokio::try_join!(
+            publish(0),
+            publish(1),
+            publish(2),
+            subscribe,
+            health,
+            read,
+            close
+        )
+    };
+    // The first half of the time is for close itself.
+    match timeout(2 * trial.within(), all).await {
+        Ok(done) => drop(done?),
+        Err(_) => {
+            return broken("a call that was under way when the node was closed does not end");
+        }
+    }
+    if frozen {
+        trial.heal().await?;
+    }
+
+    trial.publish(a, &news, "end").await?;
+    let arrived = texts(&witness.up_to("end").await?);
+    let mut times = HashMap::new();
+    for text in &arrived {
+        *times.entry(text.as_str()).or_insert(0) += 1;
+    }
+    for text in lock(&accepted).iter() {
+        let times = times.get(show(text.as_bytes()).as_str()).copied();
+        ensure(
+            times == Some(1),
+            format!("message {text} was accepted before the close, and arrived {times:?} times"),
+        )?;
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn c2(trial: Trial) -> Outcome {
@@ -136,14 +260,52 @@ async fn c2(trial: Trial) -> Outcome {
         }
         trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
         trial.until_connections(connections).await?;
-        trial
-            .until(&format!("no task of a node that was {how}"), || async {
-                let alive = Handle::current().metrics().num_alive_tasks();
-                Ok((alive > tasks).then(|| format!("{} more", alive - tasks)))
-            })
-            .await?;
+        no_more_tasks(&trial, tasks, how).await?;
+    }
+    if !trial.can(Fault::Kill) {
+        return Ok(());
+    }
+    // A node that tries to attach is given up as well.
+    for how in [
+        "closed in an outage",
+        "dropped in an outage",
+        "dropped before it was attached",
+    ] {
+        let mut nodes = vec![trial.node().await?];
+        let reader = trial.subscribe(&nodes[0], [&news]).await?;
+        trial.outage().await?;
+        trial.all_down(&[&nodes[0], &observed]).await?;
+        drop(reader);
+        if how == "dropped before it was attached" {
+            match trial.start(trial.options(), Start::Lazy).await? {
+                Ok(lazy) => nodes.push(lazy),
+                Err(error) => return broken(format!("no lazy node: {}", chain(&error))),
+            }
+        }
+        for node in nodes {
+            trial.forget(&node);
+            if how == "closed in an outage" {
+                trial.in_time("close does not return", node.close()).await?;
+            } else {
+                alone(node)?;
+            }
+        }
+        trial.heal().await?;
+        trial.all_up(&[&observed]).await?;
+        no_more_tasks(&trial, tasks, how).await?;
+        trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
+        trial.until_connections(connections).await?;
     }
     Ok(())
+}
+
+async fn no_more_tasks(trial: &Trial, tasks: usize, how: &str) -> Outcome {
+    trial
+        .until(&format!("no task of a node that was {how}"), || async {
+            let alive = Handle::current().metrics().num_alive_tasks();
+            Ok((alive > tasks).then(|| format!("{} more", alive - tasks)))
+        })
+        .await
 }
 
 async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
@@ -162,7 +324,7 @@ async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
                 alive - tasks
             ),
         )?;
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     let stats = node.stats();
     let left = (stats.subscriptions, stats.channels);
@@ -173,7 +335,7 @@ async fn none_left(trial: &Trial, node: &Node, tasks: usize) -> Outcome {
 }
 
 /// Drops a node that nobody else holds.
-fn alone(node: Node) -> Outcome {
+pub(super) fn alone(node: Node) -> Outcome {
     match Arc::strong_count(&node) {
         1 => {
             drop(node);

@@ -2,12 +2,14 @@
 
 mod backpressure;
 mod batches;
+mod cancelling;
 mod churn;
 mod closing;
 mod delivery;
 mod isolation;
 mod loss;
 mod malformed;
+mod neighbours;
 mod order;
 mod promise;
 mod reconnection;
@@ -28,6 +30,8 @@ pub fn all() -> Vec<Rule> {
         reconnection::RULES,
         backpressure::RULES,
         closing::RULES,
+        neighbours::RULES,
+        cancelling::RULES,
         malformed::RULES,
         visibility::RULES,
     ]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use backplane_core::{ConnectionState, Event, Requirement, Subscribe, SubscribeErrorKind};
+use backplane_core::{ConnectionState, Event, Events, Requirement, Subscribe, SubscribeErrorKind};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::loss::GRACE;
 use crate::rules::promise::promises;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Ending, Outcome, broken};
@@ -15,7 +16,7 @@ use crate::verdict::{Ending, Outcome, broken};
 pub(super) const RULES: &[Rule] = &[
     rule!(
         "R1",
-        "a node reconnects by itself, in time, at default backoff",
+        "a node reconnects by itself, for ever and in time, with capped and jittered backoff",
         [Outage],
         r1
     ),
@@ -74,7 +75,7 @@ const BACK: Duration = Duration::from_secs(1);
 
 async fn r1(trial: Trial) -> Outcome {
     let node = trial.node().await?;
-    for failures in [1, 4, 10] {
+    for failures in [1, 6] {
         let mut events = node.events();
         trial.outage().await?;
         // Long enough for so many tries to fail.
@@ -90,7 +91,8 @@ async fn r1(trial: Trial) -> Outcome {
             }
         }
         trial.heal().await?;
-        let bound = trial.scaled(BACK);
+        // The pauses are those of the default options, however fast the machine is.
+        let bound = trial.scaled(BACK).max(BACK);
         let deadline = Instant::now() + bound;
         let mut watch = node.watch();
         match timeout_at(deadline, watch.connected()).await {
@@ -104,7 +106,82 @@ async fn r1(trial: Trial) -> Outcome {
             }
         }
     }
-    Ok(())
+    r1_backoff(&trial).await
+}
+
+/// In a long outage the tries go on, neither too far apart nor too close, and not in step.
+async fn r1_backoff(trial: &Trial) -> Outcome {
+    /// Tries until the longest pause is reached, from a tenth of it; and those that are looked at.
+    const GROWING: usize = 6;
+    const CAPPED: usize = 12;
+    let longest = Duration::from_millis(150);
+    let connecting = trial.scaled(Duration::from_millis(500));
+    let options = trial
+        .options()
+        .backoff_initial(longest / 10)
+        .backoff_max(longest)
+        .connect_timeout(connecting);
+    let nodes = [
+        trial.node_with(options.clone()).await?,
+        trial.node_with(options).await?,
+    ];
+    let mut events = nodes.each_ref().map(|node| node.events());
+    let bound = longest + connecting + trial.scaled(GRACE);
+    trial.outage().await?;
+    let [one, other] = &mut events;
+    let failures = GROWING + CAPPED;
+    let (one, other) = tokio::try_join!(
+        pauses(trial, one, failures, bound),
+        pauses(trial, other, failures, bound)
+    )?;
+    trial.heal().await?;
+    trial.all_up(&nodes.each_ref()).await?;
+
+    let mut capped: Vec<_> = [&one[GROWING..], &other[GROWING..]].concat();
+    capped.sort();
+    // Quartiles, so that a few that a busy machine delayed do not count.
+    let [low, middle, high] = [1, 2, 3].map(|n| capped[capped.len() * n / 4]);
+    ensure(
+        middle >= longest / 4,
+        format!("at a longest pause of {longest:?} only {middle:?} passed between two tries"),
+    )?;
+    ensure(
+        high - low >= longest / 20,
+        format!("the pauses are not jittered: half of them lie between {low:?} and {high:?}"),
+    )
+}
+
+/// The times between so many failures to attach, the first of which is the outage itself; none may be longer than the
+/// bound.
+async fn pauses(
+    trial: &Trial,
+    events: &mut Events,
+    failures: usize,
+    bound: Duration,
+) -> Outcome<Vec<Duration>> {
+    let mut pauses = Vec::new();
+    let mut failed: Option<Instant> = None;
+    while pauses.len() < failures {
+        let tries = pauses.len();
+        let what = format!("after {tries} failed tries the node does not try again");
+        match trial.in_time(&what, events.recv()).await? {
+            Some(Event::State(ConnectionState::Disconnected { .. })) => {
+                let now = Instant::now();
+                let pause = failed.replace(now).map(|before| now - before);
+                ensure(
+                    pause.is_none_or(|pause| pause <= bound),
+                    format!("{pause:?} passed between two tries, and {bound:?} may at most"),
+                )?;
+                pauses.extend(pause);
+            }
+            Some(Event::State(ConnectionState::Connected { .. })) => {
+                return broken("the node claims to be connected in the outage");
+            }
+            Some(_) => {}
+            None => return broken("the events ended in the outage"),
+        }
+    }
+    Ok(pauses)
 }
 
 async fn r2(trial: Trial) -> Outcome {
@@ -117,13 +194,16 @@ async fn r2(trial: Trial) -> Outcome {
         readers.push(trial.subscribe(&b, [room]).await?);
     }
     for round in 0..4 {
-        trial.outage_and_back(&[&a, &b]).await?;
-        // At once: no subscription may still be on its way.
-        for room in &channels {
-            trial.publish(&a, room, format!("round {round}")).await?;
-        }
-        for room in &channels {
-            trial.publish(&a, room, "end").await?;
+        trial.outage().await?;
+        trial.all_down(&[&a, &b]).await?;
+        trial.heal().await?;
+        // At once, and by the node itself as well: no subscription may still be on its way.
+        let publisher = if round % 2 == 0 { &b } else { &a };
+        trial.all_up(&[&b, publisher]).await?;
+        for text in [format!("round {round}"), "end".to_owned()] {
+            for room in &channels {
+                trial.publish(publisher, room, text.clone()).await?;
+            }
         }
         for (room, reader) in channels.iter().zip(&mut readers) {
             let mut got = texts(&reader.up_to("end").await?);
@@ -133,6 +213,7 @@ async fn r2(trial: Trial) -> Outcome {
                 format!("after Connected, channel {room:?} got {got:?} instead of one message"),
             )?;
         }
+        trial.all_up(&[&a]).await?;
     }
     Ok(())
 }
@@ -179,15 +260,20 @@ async fn r3(trial: Trial) -> Outcome {
 
 async fn r4(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
-    let names = ["dropped", "left", "kept"].map(channel);
-    let [dropped, left, kept] = names;
-    let (dropped, left, kept) = (dropped?, left?, kept?);
+    let names = ["dropped", "left", "kept", "again"].map(channel);
+    let [dropped, left, kept, again] = names;
+    let (dropped, left, kept, again) = (dropped?, left?, kept?, again?);
     let reader_dropped = trial.subscribe(&b, [&dropped]).await?;
-    let mut reader = trial.subscribe(&b, [&left, &kept]).await?;
+    let mut reader = trial.subscribe(&b, [&left, &kept, &again]).await?;
     trial.outage().await?;
     trial.all_down(&[&a, &b]).await?;
     drop(reader_dropped);
-    reader.subscription.handle().unsubscribe([left.clone()]);
+    let handle = reader.subscription.handle();
+    handle.unsubscribe([left.clone(), again.clone()]);
+    // Who comes back to a channel in the same outage has it.
+    if let Err(error) = handle.subscribe_deferred([again.clone()]).await {
+        return broken(format!("deferred subscribe failed: {}", chain(&error)));
+    }
     trial.heal().await?;
     trial.all_up(&[&a, &b]).await?;
     for gone in [&dropped, &left] {
@@ -200,11 +286,17 @@ async fn r4(trial: Trial) -> Outcome {
     }
     trial.publish(&a, &dropped, "to nobody").await?;
     trial.publish(&a, &left, "to nobody").await?;
+    trial.publish(&a, &again, "again").await?;
     trial.publish(&a, &kept, "end").await?;
     let got = texts(&reader.up_to("end").await?);
     ensure(
         !got.iter().any(|text| text.contains("nobody")),
         format!("delivered: {got:?}"),
+    )?;
+    let times = got.iter().filter(|text| *text == "\"again\"").count();
+    ensure(
+        times == 1,
+        format!("a channel that was left and subscribed again delivered {times} times"),
     )
 }
 
@@ -214,6 +306,7 @@ async fn r5(trial: Trial) -> Outcome {
     let mut reader = trial.subscribe(&b, [&news, &sport]).await?;
     let connections = trial.connections().await?;
     let tasks = Handle::current().metrics().num_alive_tasks();
+    let mut events = b.events();
     for flap in 0..10 {
         trial.outage().await?;
         // Some are noticed at their worst moment, the others whenever it happens.
@@ -222,7 +315,7 @@ async fn r5(trial: Trial) -> Outcome {
         }
         trial.heal().await?;
         if flap % 3 == 0 {
-            trial.all_up(&[&a, &b]).await?;
+            calmly_up(&trial, &[&a, &b], 2 * connections).await?;
         }
     }
     trial.all_settled(&[&a, &b]).await?;
@@ -232,6 +325,20 @@ async fn r5(trial: Trial) -> Outcome {
     ensure(
         gaps == reconnects,
         format!("{reconnects} reconnects, and {gaps} gaps"),
+    )?;
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            Event::State(ConnectionState::Connected { generation }) => Some(generation),
+            _ => None,
+        })
+        .collect();
+    let expected: Vec<_> = (2..=1 + reconnects).collect();
+    ensure(
+        told == expected && generation(&b) == 1 + reconnects,
+        format!(
+            "after {reconnects} reconnects the events told of generations {told:?}, and the state is {}",
+            b.state()
+        ),
     )?;
     trial.until_connections(connections).await?;
     for channel in [&news, &sport] {
@@ -252,6 +359,25 @@ async fn r5(trial: Trial) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Waits until the nodes are back, and sees that they do not come back with a crowd: at most so many
+/// connections, those included that are about to be closed.
+async fn calmly_up(trial: &Trial, nodes: &[&Node], most: u64) -> Outcome {
+    let look = async {
+        loop {
+            let seen = trial.connections().await?;
+            ensure(
+                seen <= most,
+                format!("on the way back there were {seen} connections, and {most} may be"),
+            )?;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        up = trial.all_up(nodes) => up,
+        seen = look => seen,
+    }
 }
 
 async fn r6(trial: Trial) -> Outcome {
@@ -303,11 +429,15 @@ async fn r6(trial: Trial) -> Outcome {
         Err(error) if error.is_not_sent() => {}
         other => return broken(format!("a lazy node in the outage published: {other:?}")),
     }
+    let request = Subscribe::to([news.clone()]).deferred();
+    let mut deferred = trial.subscribe_to(&lazy, request).await?;
     trial.heal().await?;
     trial.all_up(&[&lazy, &witness]).await?;
     let mut reader = trial.subscribe(&lazy, [&news]).await?;
     trial.publish(&witness, &news, "hello").await?;
     reader.expect("hello").await?;
+    // It has missed nothing, because it was never in force before.
+    deferred.expect("hello").await?;
     let first = ConnectionState::Connected { generation: 1 };
     let state = lazy.state();
     ensure(
