@@ -271,11 +271,16 @@ impl Trial {
             .in_time("subscribe does not return", node.subscribe(request))
             .await?;
         match subscribed {
-            Ok(subscription) => Ok(Reader {
-                subscription,
-                within: self.within(),
-            }),
+            Ok(subscription) => Ok(self.reader(subscription)),
             Err(error) => broken(format!("subscribe failed: {}", chain(&error))),
+        }
+    }
+
+    /// Reads a subscription with the deadlines of the trial.
+    pub(crate) fn reader(&self, subscription: Subscription) -> Reader {
+        Reader {
+            subscription,
+            within: self.within(),
         }
     }
 

@@ -18,6 +18,7 @@ mod harness;
 mod isolation;
 mod loss;
 mod malformed;
+mod network;
 mod node;
 mod order;
 mod pending;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Mutant> {
         backpressure::MUTANTS,
         closing::MUTANTS,
         malformed::MUTANTS,
+        network::MUTANTS,
         visibility::MUTANTS,
     ]
     .concat();

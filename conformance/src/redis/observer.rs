@@ -37,6 +37,12 @@ impl Observer for RedisHarness {
             .map(Some)
     }
 
+    async fn run(&self) -> Result<Option<String>, String> {
+        self.ask(|observer| async move { observer.run_id().await })
+            .await
+            .map(Some)
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
         let name = BrokerChannel::new(prefix, channel);
         let written = self

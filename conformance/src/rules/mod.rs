@@ -6,6 +6,7 @@ mod delivery;
 mod isolation;
 mod loss;
 mod malformed;
+mod network;
 mod order;
 mod reconnection;
 mod subscriptions;
@@ -16,7 +17,7 @@ use crate::rule::Rule;
 /// All rules, in the order of the contract.
 #[must_use]
 pub fn all() -> Vec<Rule> {
-    [
+    let mut all = [
         delivery::RULES,
         order::RULES,
         subscriptions::RULES,
@@ -26,9 +27,22 @@ pub fn all() -> Vec<Rule> {
         backpressure::RULES,
         closing::RULES,
         malformed::RULES,
+        network::RULES,
         visibility::RULES,
     ]
-    .concat()
+    .concat();
+    all.sort_by_key(|rule| place(rule.id));
+    all
+}
+
+/// The sections in the order of the contract.
+const SECTIONS: &str = "DOSILRBCMVH";
+
+/// Where in the contract a rule stands: its section, and its number there.
+fn place(id: &str) -> (Option<usize>, Option<u32>) {
+    let section = id.chars().next().and_then(|letter| SECTIONS.find(letter));
+    let number = id.get(1..).and_then(|number| number.parse().ok());
+    (section, number)
 }
 
 /// The rules with these numbers, in the order of the contract; all when none is given.
