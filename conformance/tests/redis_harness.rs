@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use backplane_conformance::{Fault, Faults, Harness, NodeSpec, Observer, RedisHarness, Start};
 use backplane_core::{
-    Backplane, Channel, ConnectErrorKind, NodeId, NodeOptions, Prefix, Subscribe,
+    Backplane, Channel, ConnectErrorKind, ConnectionState, NodeId, NodeOptions, Prefix, Subscribe,
 };
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -30,6 +30,14 @@ fn parts(harness: &RedisHarness) -> (&dyn Faults, &dyn Observer) {
 async fn becomes(node: &Arc<dyn Backplane>, connected: bool) {
     let mut watch = node.watch();
     let change = watch.wait_for(|state| state.is_connected() == connected);
+    timeout(SOON, change).await.unwrap().unwrap();
+}
+
+/// Waits until a node is attached for the given time.
+async fn is_attached_again(node: &Arc<dyn Backplane>, times: u64) {
+    let mut watch = node.watch();
+    let again = ConnectionState::Connected { generation: times };
+    let change = watch.wait_for(|state| *state == again);
     timeout(SOON, change).await.unwrap().unwrap();
 }
 
@@ -184,7 +192,7 @@ async fn cuts_happen_by_turns_before_and_after() {
         node.publish(&news, "cut".into()).await.unwrap_err();
         let cuts = faults.cuts();
         assert_eq!((cuts.total(), cuts.before), (round, round.div_ceil(2)));
-        becomes(&node, true).await;
+        is_attached_again(&node, round + 1).await;
     }
     // Between them, the losses are told.
     let mut arrived = 0;
@@ -195,7 +203,7 @@ async fn cuts_happen_by_turns_before_and_after() {
             arrived += 1;
         }
     }
-    for round in 5..=6 {
+    for round in 5..=6_u64 {
         faults
             .inject(Fault::CutInSubscribe(node.node_id()))
             .await
@@ -206,7 +214,7 @@ async fn cuts_happen_by_turns_before_and_after() {
             .await
             .unwrap();
         assert_eq!(faults.cuts().total(), round);
-        becomes(&node, true).await;
+        is_attached_again(&node, round + 1).await;
     }
     // What is armed and does not happen is over with the healing.
     faults

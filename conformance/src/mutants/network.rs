@@ -310,7 +310,7 @@ impl NodeTwist for SlowWay {
                         return told;
                     }
                 }
-                Slip::Overtakes if self.count.fetch_add(1, Ordering::Relaxed) % 2 == 0 => {
+                Slip::Overtakes if self.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) => {
                     tokio::time::sleep(SLOW).await;
                 }
                 Slip::LosesTheRest => payload.truncate(payload.len() / 2),
