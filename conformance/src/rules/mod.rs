@@ -61,3 +61,20 @@ pub fn select(ids: &[String]) -> Result<Vec<Rule>, String> {
         .filter(|rule| ids.is_empty() || wanted(rule))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_stand_in_the_order_of_the_contract_once_each() {
+        let places: Vec<_> = all().iter().map(|rule| place(rule.id)).collect();
+        assert!(
+            places
+                .iter()
+                .all(|(section, number)| section.is_some() && number.is_some())
+        );
+        assert!(places.is_sorted_by(|one, next| one < next), "{places:?}");
+        assert!(place("L9") < place("L11") && place("L11") < place("R1"));
+    }
+}
