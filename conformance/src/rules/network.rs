@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
-    Channel, ConnectionState, Delivery, Event, Events, PublishError, Subscribe, SubscribeError,
+    Channel, ConnectionState, Delivery, Event, Events, NodeOptions, PublishError, Subscribe,
+    SubscribeError,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -375,10 +376,7 @@ const TRY: Duration = Duration::from_millis(500);
 
 async fn r10(trial: Trial) -> Outcome {
     let options = || trial.options().connect_timeout(trial.scaled(TRY));
-    let (a, b) = (
-        trial.node_with(options()).await?,
-        trial.node_with(options()).await?,
-    );
+    let [a, b] = trial.nodes().await?;
     let news = channel("news")?;
     let mut reader = trial.subscribe(&b, [&news]).await?;
 
@@ -421,7 +419,7 @@ async fn r10(trial: Trial) -> Outcome {
         reader.expect("refused no more").await?;
     }
 
-    let mut events = a.events();
+    let mut events = late.events();
     trial.inject(Fault::Unanswered).await?;
     trial.all_down(&[&a, &b, &late]).await?;
     eager_fails(&trial, Fault::Unanswered).await?;
@@ -479,9 +477,18 @@ async fn fails_to_attach(trial: &Trial, fault: Fault, events: &mut Events) -> Ou
 /// How many messages each node starts at once, again and again.
 const AT_ONCE: usize = 20;
 
+/// A quick heartbeat with as much patience as a busy machine may need.
+fn patient(trial: &Trial) -> NodeOptions {
+    let patience = trial.scaled(Duration::from_secs(5));
+    quick(trial)
+        .heartbeat_timeout(patience)
+        .publish_timeout(patience)
+        .connect_timeout(patience)
+}
+
 async fn r11(trial: Trial) -> Outcome {
-    let a = trial.node_with(quick(&trial)).await?;
-    let b = trial.node_with(quick(&trial)).await?;
+    let a = trial.node_with(patient(&trial)).await?;
+    let b = trial.node_with(patient(&trial)).await?;
     let news = channel("news")?;
     let mut reader = trial.subscribe(&b, [&news]).await?;
     let mut slow = 0;
@@ -514,7 +521,7 @@ async fn slowly(trial: &Trial, a: &Node, b: &Node, reader: &mut Reader, news: &C
     let mut round = 0;
     while round < 3 || begin.elapsed() < 5 * HEARTBEAT_INTERVAL {
         let texts = ["a", "b"].map(|name| {
-            let text = |i| format!("{name} {round}.{i} {}", "\r\n>0$-1*".repeat(i));
+            let text = |i| format!("{name} {round}.{i} {}", "\r\n>0$-1*".repeat(i % 5));
             (0..AT_ONCE).map(text).collect::<VecDeque<_>>()
         });
         let [of_a, of_b] = [(a, &texts[0]), (b, &texts[1])].map(|(node, texts)| {
@@ -534,7 +541,7 @@ async fn slowly(trial: &Trial, a: &Node, b: &Node, reader: &mut Reader, news: &C
         round += 1;
     }
     // What begins on a slow way works as well.
-    let late = trial.node_with(quick(trial)).await?;
+    let late = trial.node_with(patient(trial)).await?;
     let mut late_reader = trial.subscribe(&late, [news]).await?;
     trial.publish(&late, news, "late").await?;
     late_reader.expect("late").await?;
