@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
 use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOptions, Prefix};
@@ -10,6 +11,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::driver::MemoryDriver;
+use crate::lag::Lag;
+use crate::trap::{Moment, Trap, Traps};
 
 /// How many requests a frozen bus holds for later; more are refused.
 const MAX_HELD: usize = 65_536;
@@ -23,17 +26,34 @@ const MAX_HELD: usize = 65_536;
 /// | --- | --- |
 /// | [`stop`](Self::stop), [`start`](Self::start) | every connection breaks, new ones are refused |
 /// | [`cut`](Self::cut), [`cut_all`](Self::cut_all) | the connections of one node, or of all, break; they can connect again |
+/// | [`arm`](Self::arm), [`disarm`](Self::disarm) | the connections of one node break while its next subscribe or publish is on its way |
 /// | [`refuse`](Self::refuse), [`admit`](Self::admit) | one node is cut off and refused, the others go on |
+/// | [`refuse_new`](Self::refuse_new), [`admit_new`](Self::admit_new) | who is connected goes on, and nobody else can connect |
+/// | [`ignore`](Self::ignore), [`heed`](Self::heed) | every connection breaks, new ones are accepted and never answered |
 /// | [`freeze`](Self::freeze), [`thaw`](Self::thaw) | nothing is answered; what was sent meanwhile is done late |
 /// | [`mute`](Self::mute), [`unmute`](Self::unmute) | all is answered, nothing is delivered |
+/// | [`delay`](Self::delay), [`undelay`](Self::undelay) | everything takes longer, and arrives in order |
 #[derive(Clone, Debug, Default)]
-pub struct MemoryBus(Arc<RwLock<State>>);
+pub struct MemoryBus(Arc<Bus>);
+
+#[derive(Debug, Default)]
+struct Bus {
+    state: RwLock<State>,
+    lag: Lag,
+}
 
 #[derive(Debug, Default)]
 struct State {
     stopped: bool,
     frozen: bool,
     muted: bool,
+    closed_to_new: bool,
+    ignoring: bool,
+    traps: Traps,
+    /// How often the bus was started.
+    starts: u64,
+    /// Connections that are never answered, with what they asked for.
+    ignored: HashMap<u64, Vec<oneshot::Sender<Result<(), LinkError>>>>,
     published: AtomicU64,
     subscribes: u64,
     /// Nodes that may not connect.
@@ -114,6 +134,7 @@ impl MemoryBus {
         state.frozen = false;
         state.held.clear();
         state.topics.clear();
+        state.ignored.clear();
         let links = std::mem::take(&mut state.links);
         drop(state);
         for inbound in links.into_values() {
@@ -123,7 +144,17 @@ impl MemoryBus {
 
     /// Ends [`stop`](Self::stop). The bus knows nothing of before.
     pub fn start(&self) {
-        self.write().stopped = false;
+        let mut state = self.write();
+        if state.stopped {
+            state.stopped = false;
+            state.starts += 1;
+        }
+    }
+
+    /// How often the bus was started after a [`stop`](Self::stop).
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.read().starts
     }
 
     /// Breaks the connections of one node, and says how many these were. It may connect again at once.
@@ -147,6 +178,65 @@ impl MemoryBus {
         self.write().refused.retain(|refused| *refused != node);
     }
 
+    /// Breaks the connections of one node while its next request of this kind is on its way: before the bus gets
+    /// it, or after the bus has done it and before it is answered. The node may connect again at once.
+    ///
+    /// A trap of the same kind that the node has is replaced. A frozen bus springs none.
+    pub fn arm(&self, node: NodeId, trap: Trap, moment: Moment) {
+        self.write().traps.arm(node, trap, moment);
+    }
+
+    /// Disarms whatever is [armed](Self::arm).
+    pub fn disarm(&self) {
+        self.write().traps.disarm();
+    }
+
+    /// How many [armed](Self::arm) cuts have happened at this moment. One is counted before its node can notice.
+    #[must_use]
+    pub fn sprung(&self, moment: Moment) -> u64 {
+        self.read().traps.sprung(moment)
+    }
+
+    /// Refuses new connections of all nodes, until [`admit_new`](Self::admit_new). Those that are open go on.
+    pub fn refuse_new(&self) {
+        self.write().closed_to_new = true;
+    }
+
+    /// Ends [`refuse_new`](Self::refuse_new).
+    pub fn admit_new(&self) {
+        self.write().closed_to_new = false;
+    }
+
+    /// Breaks every connection, and accepts new ones without ever answering them, until [`heed`](Self::heed).
+    pub fn ignore(&self) {
+        self.cut_links(|_| true, |state| state.ignoring = true);
+    }
+
+    /// Ends [`ignore`](Self::ignore). The connections that were accepted meanwhile break.
+    pub fn heed(&self) {
+        let mut state = self.write();
+        state.ignoring = false;
+        state.ignored.clear();
+    }
+
+    /// How many connections were accepted and are not answered.
+    #[must_use]
+    pub fn ignored(&self) -> usize {
+        self.read().ignored.len()
+    }
+
+    /// Makes every request take between these times to reach the bus, and its answer as long again, until
+    /// [`undelay`](Self::undelay). The times vary, the same way each time; what a node publishes to a channel stays
+    /// in order.
+    pub fn delay(&self, least: Duration, most: Duration) {
+        self.0.lag.set(least, most);
+    }
+
+    /// Ends [`delay`](Self::delay). What is on its way then still takes its time.
+    pub fn undelay(&self) {
+        self.0.lag.set(Duration::ZERO, Duration::ZERO);
+    }
+
     /// Answers nothing any more, as a broker whose process was suspended: connections stay, requests wait.
     pub fn freeze(&self) {
         self.write().frozen = true;
@@ -158,14 +248,7 @@ impl MemoryBus {
         let mut state = self.write();
         state.frozen = false;
         while let Some(Held { request, done }) = state.held.pop_front() {
-            let result = match request {
-                Request::Publish(channel, frame) => {
-                    state.publish(&channel, &frame);
-                    Ok(())
-                }
-                request => state.perform(request),
-            };
-            let _ = done.send(result);
+            let _ = done.send(state.perform(request));
         }
     }
 
@@ -236,6 +319,11 @@ impl MemoryBus {
 
     // --- for the driver
 
+    /// Takes the time that the way to the bus takes, or the way back.
+    pub(crate) async fn pass(&self) {
+        self.0.lag.pass().await;
+    }
+
     pub(crate) fn open(&self, inbound: Inbound) -> Result<u64, LinkError> {
         let mut state = self.write();
         if state.stopped {
@@ -250,14 +338,25 @@ impl MemoryBus {
                 "the bus refuses this node",
             ));
         }
+        if state.closed_to_new {
+            return Err(LinkError::new(
+                LinkErrorKind::Unreachable,
+                "the bus refuses new connections",
+            ));
+        }
         state.last_link += 1;
         let id = state.last_link;
-        state.links.insert(id, inbound);
+        if state.ignoring {
+            state.ignored.insert(id, Vec::new());
+        } else {
+            state.links.insert(id, inbound);
+        }
         Ok(id)
     }
 
     pub(crate) fn close(&self, link: u64) {
         let mut state = self.write();
+        state.ignored.remove(&link);
         state.links.remove(&link);
         state.topics.retain(|_, topic| topic.leave(link));
     }
@@ -268,7 +367,7 @@ impl MemoryBus {
         if !state.links.contains_key(&link) {
             return Reply::Now(Err(lost("the connection is broken")));
         }
-        if !state.frozen {
+        if !state.frozen && !state.traps.are_armed() {
             state.publish(channel, frame);
             return Reply::Now(Ok(()));
         }
@@ -278,23 +377,39 @@ impl MemoryBus {
 
     pub(crate) fn request(&self, link: u64, request: Request) -> Reply {
         let mut state = self.write();
-        if !state.links.contains_key(&link) {
-            return Reply::Now(Err(lost("the connection is broken")));
+        let (done, later) = oneshot::channel();
+        if let Some(ignored) = state.ignored.get_mut(&link) {
+            ignored.push(done);
+            return Reply::Later(later);
         }
+        let Some(node) = state.links.get(&link).map(Inbound::node_id) else {
+            return Reply::Now(Err(lost("the connection is broken")));
+        };
         if !state.frozen {
-            return Reply::Now(match request {
-                Request::Publish(channel, frame) => {
-                    state.publish(&channel, &frame);
-                    Ok(())
+            let sprung = match &request {
+                Request::Publish(..) => state.traps.spring(node, Trap::Publish),
+                Request::Subscribe(..) => state.traps.spring(node, Trap::Subscribe),
+                Request::Unsubscribe(..) | Request::Ping(_) => None,
+            };
+            let Some(moment) = sprung else {
+                return Reply::Now(state.perform(request));
+            };
+            // What the bus has done it cannot take back: the node never hears of it.
+            let reply = match moment {
+                Moment::Before => Reply::Now(Err(lost("the connection was cut"))),
+                Moment::After => {
+                    drop(state.perform(request));
+                    Reply::Later(later)
                 }
-                request => state.perform(request),
-            });
+            };
+            drop(state);
+            self.cut(node);
+            return reply;
         }
         if state.held.len() >= MAX_HELD {
             let told = "the frozen bus holds too many requests";
             return Reply::Now(Err(LinkError::new(LinkErrorKind::Refused, told)));
         }
-        let (done, later) = oneshot::channel();
         state.held.push_back(Held { request, done });
         Reply::Later(later)
     }
@@ -321,11 +436,11 @@ impl MemoryBus {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -40,6 +40,7 @@ impl Driver for MemoryDriver {
     }
 
     async fn connect(&self, inbound: Inbound) -> Result<MemoryLink, LinkError> {
+        self.0.pass().await;
         let id = self.0.open(inbound)?;
         let link = MemoryLink {
             bus: self.0.clone(),
@@ -57,14 +58,17 @@ impl Link for MemoryLink {
         channel: &BrokerChannel,
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
-        match self.bus.publish(self.id, channel, frame) {
+        self.bus.pass().await;
+        let result = match self.bus.publish(self.id, channel, frame) {
             // The bus did not take it.
             Reply::Now(result) => result.map_err(LinkPublishError::NotSent),
             Reply::Later(done) => done
                 .await
                 .unwrap_or_else(|_| Err(forgotten()))
                 .map_err(LinkPublishError::Unknown),
-        }
+        };
+        self.bus.pass().await;
+        result
     }
 
     async fn subscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError> {
@@ -88,10 +92,13 @@ impl Link for MemoryLink {
 
 impl MemoryLink {
     async fn request(&self, request: Request) -> Result<(), LinkError> {
-        match self.bus.request(self.id, request) {
+        self.bus.pass().await;
+        let result = match self.bus.request(self.id, request) {
             Reply::Now(result) => result,
             Reply::Later(done) => done.await.unwrap_or_else(|_| Err(forgotten())),
-        }
+        };
+        self.bus.pass().await;
+        result
     }
 }
 
@@ -102,5 +109,8 @@ impl Drop for MemoryLink {
 }
 
 fn forgotten() -> LinkError {
-    LinkError::new(LinkErrorKind::Lost, "the bus was stopped")
+    LinkError::new(
+        LinkErrorKind::Lost,
+        "the connection ended without an answer",
+    )
 }

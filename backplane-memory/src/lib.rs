@@ -35,6 +35,9 @@
 
 mod bus;
 mod driver;
+mod lag;
+mod trap;
 
 pub use bus::MemoryBus;
 pub use driver::{MemoryDriver, MemoryLink};
+pub use trap::{Moment, Trap};

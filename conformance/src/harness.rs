@@ -216,6 +216,43 @@ pub trait Faults: Send + Sync {
     /// # Errors
     /// What went wrong; the trial is then inconclusive.
     async fn heal(&self) -> Result<(), String>;
+
+    /// How many armed cuts ([`Fault::CutInSubscribe`] and [`Fault::CutInPublish`]) have happened since the harness
+    /// was made. One is counted before the node can notice it, so that whoever sees its effect can also see
+    /// here that it was the cut.
+    ///
+    /// A harness that supports these faults must say so here. One that can choose makes the two kinds by turns;
+    /// an armed cut that did not happen is disarmed by [`heal`](Self::heal).
+    fn cuts(&self) -> Cuts {
+        Cuts::default()
+    }
+}
+
+/// How many armed cuts have happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Cuts {
+    /// Before the broker got the request.
+    pub before: u64,
+    /// After the broker had done it, and before the node got the answer.
+    pub after: u64,
+}
+
+impl Cuts {
+    /// All of them.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.before + self.after
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self {
+            before: self.before + others.before,
+            after: self.after + others.after,
+        }
+    }
 }
 
 /// Looks at the broker from outside, over a connection of its own.
@@ -246,6 +283,15 @@ pub trait Observer: Send + Sync {
     /// # Errors
     /// Why the broker cannot be asked.
     async fn subscribes(&self) -> Result<Option<u64>, String> {
+        Ok(None)
+    }
+
+    /// Names the run of the broker: another one after it was started anew, which shows that it did not keep
+    /// anything. `None`: it cannot be told.
+    ///
+    /// # Errors
+    /// Why the broker cannot be asked.
+    async fn run(&self) -> Result<Option<String>, String> {
         Ok(None)
     }
 

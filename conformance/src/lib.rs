@@ -79,7 +79,7 @@ mod wire;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;
 pub use embedded::main;
-pub use harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
+pub use harness::{Cuts, Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 #[cfg(feature = "memory")]
 pub use memory::MemoryHarness;
 pub use report::{Report, RuleResult, SUITE_VERSION, Summary};

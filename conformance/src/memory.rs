@@ -1,20 +1,30 @@
 //! The harness of the in-memory backend.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use backplane_core::{Backplane, Channel, ConnectError, NodeId, Prefix};
-use backplane_memory::MemoryBus;
+use backplane_core::{Backplane, Channel, ConnectError, NodeId, NodeOptions, Prefix};
+use backplane_memory::{MemoryBus, Moment, Trap};
 use bytes::Bytes;
 
-use crate::harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
+use crate::harness::{Cuts, Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 
 /// Makes nodes on one [`MemoryBus`], and breaks it.
 #[derive(Debug, Default)]
 pub struct MemoryHarness {
     bus: MemoryBus,
     isolated: Mutex<Vec<NodeId>>,
+    /// How many cuts were armed.
+    armed: AtomicU64,
 }
+
+/// The least and the most that [`Fault::Delay`] delays each way.
+const SLOW: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(15));
+
+/// How long a bus that answers nothing is looked at.
+const SILENCE: Duration = Duration::from_millis(20);
 
 impl MemoryHarness {
     /// A harness with a bus of its own.
@@ -70,7 +80,16 @@ impl Faults for MemoryHarness {
             | Fault::Mute
             | Fault::KillSubscribers
             | Fault::KillPublishers
-            | Fault::Isolate(_) => Ok(()),
+            | Fault::Isolate(_)
+            | Fault::RefuseNew
+            | Fault::Unanswered
+            | Fault::Delay
+            | Fault::CutInSubscribe(_)
+            | Fault::CutInPublish(_) => Ok(()),
+            Fault::Trickle => Err(
+                "messages on the memory bus are no bytes that could arrive one at a time"
+                    .to_owned(),
+            ),
             other => Err(format!("the memory bus has no such fault: {other}")),
         }
     }
@@ -96,6 +115,34 @@ impl Faults for MemoryHarness {
                     return Err("the node was not connected".to_owned());
                 }
             }
+            Fault::RefuseNew => {
+                self.bus.refuse_new();
+                if self.try_to_connect().await? {
+                    return Err("the bus still takes connections".to_owned());
+                }
+            }
+            Fault::Unanswered => {
+                self.bus.ignore();
+                match self.bus.connections() {
+                    0 => {}
+                    left => return Err(format!("{left} connections are still open")),
+                }
+                let options = NodeOptions::new(Prefix::unprefixed()).connect_timeout(SILENCE);
+                match self.bus.connect(options).await {
+                    Err(error) if error.kind() == ConnectErrorKind::Timeout => {}
+                    other => return Err(format!("the bus answers: {other:?}")),
+                }
+            }
+            Fault::Delay => {
+                self.bus.delay(SLOW.0, SLOW.1);
+                let begin = Instant::now();
+                self.try_to_connect().await?;
+                if begin.elapsed() < SLOW.0 * 2 {
+                    return Err("the bus is not slow".to_owned());
+                }
+            }
+            Fault::CutInSubscribe(node) => self.arm(node, Trap::Subscribe),
+            Fault::CutInPublish(node) => self.arm(node, Trap::Publish),
             other => return Err(format!("the memory bus has no such fault: {other}")),
         }
         Ok(())
@@ -105,12 +152,47 @@ impl Faults for MemoryHarness {
         self.bus.start();
         self.bus.thaw();
         self.bus.unmute();
+        self.bus.disarm();
+        self.bus.admit_new();
+        self.bus.heed();
+        self.bus.undelay();
         let isolated =
             std::mem::take(&mut *self.isolated.lock().unwrap_or_else(PoisonError::into_inner));
         for node in isolated {
             self.bus.admit(node);
         }
         Ok(())
+    }
+
+    fn cuts(&self) -> Cuts {
+        Cuts {
+            before: self.bus.sprung(Moment::Before),
+            after: self.bus.sprung(Moment::After),
+        }
+    }
+}
+
+impl MemoryHarness {
+    /// By turns before the bus gets it, and after.
+    fn arm(&self, node: NodeId, trap: Trap) {
+        let moment = match self.armed.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => Moment::Before,
+            _ => Moment::After,
+        };
+        self.bus.arm(node, trap, moment);
+    }
+
+    /// Makes a node of its own, and says whether it could connect.
+    async fn try_to_connect(&self) -> Result<bool, String> {
+        let options = NodeOptions::new(Prefix::unprefixed());
+        match self.bus.connect(options).await {
+            Ok(node) => {
+                node.close().await;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ConnectErrorKind::Unreachable => Ok(false),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -130,6 +212,10 @@ impl Observer for MemoryHarness {
 
     async fn subscribes(&self) -> Result<Option<u64>, String> {
         Ok(Some(self.bus.subscribes()))
+    }
+
+    async fn run(&self) -> Result<Option<String>, String> {
+        Ok(Some(self.bus.starts().to_string()))
     }
 
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {

@@ -299,7 +299,7 @@ impl Trial {
         }
     }
 
-    /// Reads a subscription that was made otherwise.
+    /// Reads a subscription with the deadlines of the trial.
     pub(crate) fn reader(&self, subscription: Subscription) -> Reader {
         Reader {
             subscription,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use backplane_conformance::fixtures::{
-    ClientKind, ExternalRedis, FixtureError, Mode, Proxy, RedisObserver, RedisProcess, Server,
-    ServerFault,
+    ClientKind, ExternalRedis, FixtureError, Mode, Moment, Proxy, RedisObserver, RedisProcess,
+    Server, ServerFault, Trap,
 };
 use redis::{
     AsyncCommands, AsyncConnectionConfig, Client, PushInfo, PushKind, aio::MultiplexedConnection,
@@ -441,6 +441,183 @@ async fn a_delayed_chunk_is_released_by_pass_and_held_by_stall() {
 }
 
 #[tokio::test]
+async fn a_proxy_refuses_new_connections_and_serves_the_open_ones() {
+    let (_server, proxy, _observer) = proxied().await;
+    for _ in 0..20 {
+        let mut open = dial(proxy.addr()).await.unwrap();
+        // Not accepted yet, as far as the proxy knows; it goes on as well.
+        let mut opening = dial(proxy.addr()).await.unwrap();
+        proxy.set(Mode::RefuseNew).await.unwrap();
+        proxy.set(Mode::RefuseNew).await.unwrap();
+        let refused = dial(proxy.addr()).await.unwrap_err();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        assert_ping(&mut open).await;
+        assert_ping(&mut opening).await;
+        assert_eq!(proxy.connections(), 2);
+        assert_eq!(proxy.cut().await, 2);
+        let refused = dial(proxy.addr()).await.unwrap_err();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        proxy.set(Mode::Pass).await.unwrap();
+        assert_ping(&mut dial(proxy.addr()).await.unwrap()).await;
+        eventually("the connection to end", || proxy.connections() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_accepts_and_never_answers() {
+    let (_server, proxy, observer) = proxied().await;
+    let mut open = dial(proxy.addr()).await.unwrap();
+    assert_ping(&mut open).await;
+    proxy.set(Mode::Unanswered).await.unwrap();
+    assert_eq!(proxy.connections(), 0);
+    assert_reset(&mut open).await;
+    let mut new = dial(proxy.addr()).await.unwrap();
+    new.write_all(b"INCR n\r\n").await.unwrap();
+    assert_silent(&mut new).await;
+    assert_eq!(observer.clients().await.unwrap(), []);
+    // One that gives up is forgotten; one that does not is reset when the fault ends, and nothing of it is done.
+    drop(dial(proxy.addr()).await.unwrap());
+    proxy.set(Mode::Pass).await.unwrap();
+    assert_reset(&mut new).await;
+    let mut stream = dial(proxy.addr()).await.unwrap();
+    stream.write_all(b"EXISTS n\r\n").await.unwrap();
+    assert_reads(&mut stream, b":0\r\n").await;
+}
+
+#[tokio::test]
+async fn jitter_varies_by_its_seed_and_keeps_the_order() {
+    let server = RedisProcess::start().await.unwrap();
+    let (least, most) = (Duration::from_millis(2), Duration::from_millis(30));
+    for seed in [1, 2] {
+        let proxy = Proxy::start_seeded(server.addr(), seed).await.unwrap();
+        let mut stream = dial(proxy.addr()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        assert_ping(&mut stream).await;
+        proxy.set(Mode::Jitter { least, most }).await.unwrap();
+        let begin = Instant::now();
+        assert_ping(&mut stream).await;
+        assert!(begin.elapsed() >= least * 2);
+        let mut expected = String::new();
+        for i in 10..60 {
+            let request = format!("ECHO {i}\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            expected += &format!("$2\r\n{i}\r\n");
+            // A chunk of its own, if the proxy is quick enough.
+            tokio::task::yield_now().await;
+        }
+        assert_reads(&mut stream, expected.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_trickle_is_slow_enough_to_be_read_in_bytes_and_quick_enough_for_a_heartbeat() {
+    let (_server, proxy, _observer) = proxied().await;
+    let mut stream = dial(proxy.addr()).await.unwrap();
+    assert_ping(&mut stream).await;
+    proxy.set(Mode::Trickle).await.unwrap();
+    let value = vec![b'x'; 20_000];
+    let length = value.len();
+    let request = [
+        format!("*2\r\n$4\r\nECHO\r\n${length}\r\n").into_bytes(),
+        value,
+        b"\r\n".to_vec(),
+    ];
+    let begin = Instant::now();
+    stream.write_all(&request.concat()).await.unwrap();
+    let (mut read, mut parts) = (0, 0);
+    let mut buffer = [0; 4096];
+    while read < format!("${length}\r\n").len() + length + 2 {
+        let more = soon(stream.read(&mut buffer)).await.unwrap();
+        assert_ne!(more, 0);
+        assert!(
+            buffer[..more]
+                .iter()
+                .all(|byte| b"$0123456789\r\nx".contains(byte))
+        );
+        read += more;
+        parts += 1;
+    }
+    let took = begin.elapsed();
+    println!(
+        "{} bytes/s each way",
+        (length as f64 / took.as_secs_f64()) as u64
+    );
+    assert!(parts > 200, "{read} bytes came in only {parts} parts");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    proxy.set(Mode::Pass).await.unwrap();
+    assert_ping(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_armed_cut_happens_before_or_after_the_server_has_done_it() {
+    let (server, proxy, observer) = proxied().await;
+    let (mut listener, mut pushes) = resp3(server.addr()).await;
+    listener.subscribe("c").await.unwrap();
+    for round in 0..10 {
+        for moment in [Moment::Before, Moment::After] {
+            let (mut publisher, _) = resp3(proxy.addr()).await;
+            let (_idle, _) = resp3(proxy.addr()).await;
+            let sprung = proxy.sprung(moment);
+            proxy.arm(Trap::RedisPublish, moment);
+            // Nothing else springs it.
+            publisher.subscribe("d").await.unwrap();
+            publisher.ping::<()>().await.unwrap();
+            assert_eq!(proxy.sprung(moment), sprung);
+            let text = format!("{moment:?} {round} {}", "x".repeat(100_000));
+            let published: Result<u64, _> = publisher.publish("c", &text).await;
+            assert!(published.is_err(), "{moment:?}");
+            assert_eq!(proxy.sprung(moment), sprung + 1);
+            // The others went with it, and new ones are served.
+            eventually("the connections to end", || proxy.connections() == 0).await;
+            let (mut again, _) = resp3(proxy.addr()).await;
+            let _: u64 = again.publish("c", "end").await.unwrap();
+            if moment == Moment::After {
+                assert_eq!(message(&mut pushes).await, text.as_bytes());
+            }
+            assert_eq!(message(&mut pushes).await, b"end");
+        }
+    }
+    for moment in [Moment::Before, Moment::After] {
+        let (mut subscriber, _) = resp3(proxy.addr()).await;
+        proxy.arm(Trap::RedisSubscribe, moment);
+        assert!(subscriber.subscribe("e").await.is_err());
+        assert_eq!(observer.subscribers(b"e").await.unwrap(), 0);
+    }
+    assert_eq!(
+        (proxy.sprung(Moment::Before), proxy.sprung(Moment::After)),
+        (11, 11)
+    );
+    proxy.arm(Trap::RedisPublish, Moment::Before);
+    proxy.disarm();
+    let (mut publisher, _) = resp3(proxy.addr()).await;
+    let _: u64 = publisher.publish("c", "disarmed").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_armed_cut_waits_for_bytes_of_any_protocol() {
+    let (server, proxy, _observer) = proxied().await;
+    let mut direct = dial(server.addr()).await.unwrap();
+    for (moment, expected) in [(Moment::Before, b":0\r\n"), (Moment::After, b":1\r\n")] {
+        let mut stream = dial(proxy.addr()).await.unwrap();
+        assert_ping(&mut stream).await;
+        proxy.arm(Trap::Bytes(b"INCR n\r\n".to_vec()), moment);
+        assert_ping(&mut stream).await;
+        // What follows it is never done.
+        stream.write_all(b"INCR n\r\nINCR n\r\n").await.unwrap();
+        assert_reset(&mut stream).await;
+        assert_eq!(proxy.sprung(moment), 1);
+        direct.write_all(b"EXISTS n\r\n").await.unwrap();
+        assert_reads(&mut direct, expected).await;
+    }
+    direct.write_all(b"GET n\r\n").await.unwrap();
+    assert_reads(&mut direct, b"$1\r\n1\r\n").await;
+    let mut stream = dial(proxy.addr()).await.unwrap();
+    proxy.arm(Trap::Bytes(Vec::new()), Moment::Before);
+    stream.write_all(b"?").await.unwrap();
+    assert_reset(&mut stream).await;
+}
+
+#[tokio::test]
 async fn a_proxy_cuts_what_is_open_and_only_that() {
     let (_server, proxy, observer) = proxied().await;
     assert_eq!(proxy.cut().await, 0);
@@ -449,6 +626,11 @@ async fn a_proxy_cuts_what_is_open_and_only_that() {
         Mode::Stall,
         Mode::Mute,
         Mode::Delay(Duration::from_millis(5)),
+        Mode::Jitter {
+            least: Duration::from_millis(1),
+            most: Duration::from_millis(5),
+        },
+        Mode::Trickle,
     ] {
         let mut streams = Vec::new();
         for _ in 0..5 {

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backplane_conformance::{Fault, Faults, Harness, NodeSpec, Observer, RedisHarness, Start};
-use backplane_core::{Backplane, Channel, NodeId, NodeOptions, Prefix, Subscribe};
+use backplane_core::{
+    Backplane, Channel, ConnectErrorKind, ConnectionState, NodeId, NodeOptions, Prefix, Subscribe,
+};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -28,6 +30,14 @@ fn parts(harness: &RedisHarness) -> (&dyn Faults, &dyn Observer) {
 async fn becomes(node: &Arc<dyn Backplane>, connected: bool) {
     let mut watch = node.watch();
     let change = watch.wait_for(|state| state.is_connected() == connected);
+    timeout(SOON, change).await.unwrap().unwrap();
+}
+
+/// Waits until a node is attached for the given time.
+async fn is_attached_again(node: &Arc<dyn Backplane>, times: u64) {
+    let mut watch = node.watch();
+    let again = ConnectionState::Connected { generation: times };
+    let change = watch.wait_for(|state| *state == again);
     timeout(SOON, change).await.unwrap().unwrap();
 }
 
@@ -77,8 +87,14 @@ async fn a_fault_that_reaches_nobody_is_an_error() {
     let direct = harness.node(&spec(false)).await.unwrap();
     for fault in [
         Fault::Mute,
+        Fault::RefuseNew,
+        Fault::Unanswered,
+        Fault::Delay,
+        Fault::Trickle,
         Fault::Isolate(direct.node_id()),
         Fault::Isolate(NodeId::from_u64(1)),
+        Fault::CutInSubscribe(direct.node_id()),
+        Fault::CutInPublish(NodeId::from_u64(1)),
     ] {
         faults.supports(fault).unwrap();
         let error = faults.inject(fault).await.unwrap_err();
@@ -108,6 +124,125 @@ async fn a_node_that_is_made_while_muted_is_muted_too() {
         becomes(node, true).await;
         node.health().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn new_connections_are_refused_or_ignored_and_served_again() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let node = harness.node(&spec(true)).await.unwrap();
+    let direct = harness.node(&spec(false)).await.unwrap();
+    let attempt = || async {
+        let mut late = spec(true);
+        late.options = late.options.connect_timeout(Duration::from_millis(300));
+        harness.node(&late).await
+    };
+    faults.inject(Fault::RefuseNew).await.unwrap();
+    attempt().await.unwrap_err();
+    node.health().await.unwrap();
+    assert_eq!(node.stats().reconnects, 0);
+    faults.heal().await.unwrap();
+    attempt().await.unwrap();
+
+    faults.inject(Fault::Unanswered).await.unwrap();
+    becomes(&node, false).await;
+    let error = attempt().await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Timeout, "{error}");
+    direct.health().await.unwrap();
+    assert_eq!(direct.stats().reconnects, 0);
+    faults.heal().await.unwrap();
+    becomes(&node, true).await;
+    attempt().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_way_is_slow_until_it_is_healed() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let node = harness.node(&spec(true)).await.unwrap();
+    let news = Channel::new("news").unwrap();
+    faults.inject(Fault::Delay).await.unwrap();
+    let begin = Instant::now();
+    node.publish(&news, "slow".into()).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_millis(16));
+    faults.inject(Fault::Trickle).await.unwrap();
+    node.publish(&news, "in bytes".into()).await.unwrap();
+    faults.heal().await.unwrap();
+    faults.heal().await.unwrap();
+    node.publish(&news, "quick".into()).await.unwrap();
+    assert_eq!(node.stats().reconnects, 0);
+}
+
+#[tokio::test]
+async fn cuts_happen_by_turns_before_and_after() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let node = harness.node(&spec(true)).await.unwrap();
+    let other = harness.node(&spec(true)).await.unwrap();
+    let news = Channel::new("news").unwrap();
+    let mut subscription = other
+        .subscribe(Subscribe::to([news.clone()]))
+        .await
+        .unwrap();
+    for round in 1..=4_u64 {
+        faults
+            .inject(Fault::CutInPublish(node.node_id()))
+            .await
+            .unwrap();
+        node.publish(&news, "cut".into()).await.unwrap_err();
+        let cuts = faults.cuts();
+        assert_eq!((cuts.total(), cuts.before), (round, round.div_ceil(2)));
+        is_attached_again(&node, round + 1).await;
+    }
+    // Between them, the losses are told.
+    let mut arrived = 0;
+    while arrived < 2 {
+        let delivery = timeout(SOON, subscription.recv()).await.unwrap().unwrap();
+        if let Some(message) = delivery.into_message() {
+            assert_eq!(&message.payload()[..], b"cut");
+            arrived += 1;
+        }
+    }
+    for round in 5..=6_u64 {
+        faults
+            .inject(Fault::CutInSubscribe(node.node_id()))
+            .await
+            .unwrap();
+        let more = Channel::new("more").unwrap();
+        // Whether it fails or is made again is the node's concern.
+        let _ = timeout(SOON, node.subscribe(Subscribe::to([more])))
+            .await
+            .unwrap();
+        assert_eq!(faults.cuts().total(), round);
+        is_attached_again(&node, round + 1).await;
+    }
+    // What is armed and does not happen is over with the healing.
+    faults
+        .inject(Fault::CutInPublish(node.node_id()))
+        .await
+        .unwrap();
+    faults.heal().await.unwrap();
+    node.publish(&news, "whole".into()).await.unwrap();
+    // A path that is gone has been counted.
+    node.close().await;
+    drop(node);
+    faults.heal().await.unwrap();
+    assert_eq!(faults.cuts().total(), 6);
+    assert_eq!(other.stats().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_restarted_server_has_another_run() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let first = observer.run().await.unwrap().unwrap();
+    assert_eq!(observer.run().await.unwrap().unwrap(), first);
+    faults.inject(Fault::Freeze).await.unwrap();
+    faults.heal().await.unwrap();
+    assert_eq!(observer.run().await.unwrap().unwrap(), first);
+    faults.inject(Fault::Kill).await.unwrap();
+    faults.heal().await.unwrap();
+    assert_ne!(observer.run().await.unwrap().unwrap(), first);
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod loss;
 mod malformed;
 mod matrix;
 mod neighbours;
+mod network;
 mod node;
 mod order;
 mod pending;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Mutant> {
         cancelling::MUTANTS,
         neighbours::MUTANTS,
         malformed::MUTANTS,
+        network::MUTANTS,
         visibility::MUTANTS,
         promise::MUTANTS,
     ]

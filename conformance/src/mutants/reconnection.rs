@@ -225,14 +225,14 @@ fn backoff(spec: &NodeSpec, initial: Duration, max: Duration) -> NodeSpec {
 
 /// Stops to connect when something about a try is so: whether tries before it failed since the last
 /// link or it fails itself, and its number.
-struct GivesUp {
+pub(super) struct GivesUp {
     when: fn(bool, u64) -> bool,
     gave_up: AtomicBool,
     failed: AtomicBool,
 }
 
 impl GivesUp {
-    fn when(when: fn(bool, u64) -> bool) -> Self {
+    pub(super) fn when(when: fn(bool, u64) -> bool) -> Self {
         Self {
             when,
             gave_up: AtomicBool::new(false),

@@ -3,12 +3,16 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::RedisHarness;
-use crate::fixtures::{ClientInfo, ClientKind, FixtureError, Server, ServerFault};
-use crate::harness::{Fault, Faults};
+use crate::fixtures::{ClientInfo, ClientKind, FixtureError, Mode, Server, ServerFault, Trap};
+use crate::harness::{Cuts, Fault, Faults};
+
+/// The least and the most that [`Fault::Delay`] delays each way: noticeable, and far from every time-out.
+pub(super) const SLOW: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(30));
 
 #[async_trait]
 impl Faults for RedisHarness {
@@ -20,9 +24,16 @@ impl Faults for RedisHarness {
             Fault::KillSubscribers | Fault::KillPublishers if self.fixture == "url" => {
                 Err("the server behind --url has other clients, too".to_owned())
             }
-            Fault::Mute | Fault::Isolate(_) | Fault::KillSubscribers | Fault::KillPublishers => {
-                Ok(())
-            }
+            Fault::KillSubscribers | Fault::KillPublishers => Ok(()),
+            // All that happens on the way there.
+            Fault::Mute
+            | Fault::Isolate(_)
+            | Fault::RefuseNew
+            | Fault::Unanswered
+            | Fault::Delay
+            | Fault::Trickle
+            | Fault::CutInSubscribe(_)
+            | Fault::CutInPublish(_) => Ok(()),
             other => Err(format!("the Redis harness has no such fault: {other}")),
         }
     }
@@ -33,8 +44,17 @@ impl Faults for RedisHarness {
             Fault::Kill => self.break_server(ServerFault::Kill).await,
             Fault::Stop => self.break_server(ServerFault::Stop).await,
             Fault::Freeze => self.break_server(ServerFault::Freeze).await,
-            Fault::Mute => self.paths.mute().await,
+            Fault::Mute => self.paths.switch(Mode::Mute).await,
             Fault::Isolate(node) => self.paths.isolate(node).await,
+            Fault::RefuseNew => self.paths.switch(Mode::RefuseNew).await,
+            Fault::Unanswered => self.paths.switch(Mode::Unanswered).await,
+            Fault::Delay => {
+                let (least, most) = SLOW;
+                self.paths.switch(Mode::Jitter { least, most }).await
+            }
+            Fault::Trickle => self.paths.switch(Mode::Trickle).await,
+            Fault::CutInSubscribe(node) => self.paths.arm(node, Trap::RedisSubscribe),
+            Fault::CutInPublish(node) => self.paths.arm(node, Trap::RedisPublish),
             Fault::KillSubscribers => self.kill(ClientKind::Pubsub).await,
             Fault::KillPublishers => self.kill(ClientKind::Normal).await,
             other => Err(format!("the Redis harness has no such fault: {other}")),
@@ -46,7 +66,12 @@ impl Faults for RedisHarness {
         // The server comes back even if a path does not.
         self.with_server(|server| async move { server.heal().await })
             .await
-            .and(mended)
+            .and(mended)?;
+        self.paths.prove_mended().await
+    }
+
+    fn cuts(&self) -> Cuts {
+        self.paths.cuts()
     }
 }
 

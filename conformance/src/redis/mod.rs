@@ -4,6 +4,7 @@ mod backstage;
 mod faults;
 mod observer;
 mod paths;
+mod proofs;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -46,6 +46,12 @@ impl Observer for RedisHarness {
             .map(Some)
     }
 
+    async fn run(&self) -> Result<Option<String>, String> {
+        self.ask(|observer| async move { observer.run_id().await })
+            .await
+            .map(Some)
+    }
+
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
         self.write_at(BrokerChannel::new(prefix, channel), bytes)
             .await

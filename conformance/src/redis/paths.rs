@@ -3,17 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use backplane_core::{Backplane, NodeId};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::backstage::Backstage;
-use crate::fixtures::{Mode, Proxy};
-
-/// For a connection on this machine to be refused.
-const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+use super::proofs;
+use crate::fixtures::{Mode, Moment, Proxy, Trap};
+use crate::harness::Cuts;
 
 /// The proxies between nodes and the server, one for each node.
 #[derive(Debug)]
@@ -24,9 +20,17 @@ pub(super) struct Paths {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether [`Mode::Mute`] is in force, for new paths too.
-    muted: bool,
+    /// The mode that is in force, for new paths too.
+    mode: Mode,
     paths: Vec<Path>,
+    /// The paths that were broken in some way since the last [proof](Paths::prove_mended).
+    broken: Vec<Arc<Proxy>>,
+    /// How many cuts were armed.
+    armed: u64,
+    /// The cuts that happened on paths that are gone.
+    past: Cuts,
+    /// How many paths there were.
+    made: u64,
 }
 
 #[derive(Debug)]
@@ -60,82 +64,137 @@ impl Paths {
 
     /// A new path, in the mode that is in force.
     pub(super) async fn place(&self, backstage: &Backstage) -> io::Result<Place<'_>> {
-        let proxy = Arc::new(backstage.run(Proxy::start(self.server)).await??);
+        let seed = {
+            let mut state = self.lock();
+            state.made += 1;
+            state.made
+        };
+        let proxy = Proxy::start_seeded(self.server, seed);
+        let proxy = Arc::new(backstage.run(proxy).await??);
         let token = Arc::new(());
         let place = Place {
             paths: self,
             proxy: Arc::clone(&proxy),
             token,
         };
-        let muted = {
+        let mode = {
             let mut state = self.lock();
             let owner = Owner::Soon(Arc::downgrade(&place.token));
+            if state.mode != Mode::Pass {
+                state.broken.push(Arc::clone(&proxy));
+            }
             state.paths.push(Path { proxy, owner });
-            state.muted
+            state.mode
         };
-        if muted {
-            place.proxy.set(Mode::Mute).await?;
+        if mode != Mode::Pass {
+            place.proxy.set(mode).await?;
         }
         Ok(place)
     }
 
-    /// Switches every path, and those to come, to deliver nothing.
-    pub(super) async fn mute(&self) -> Result<(), String> {
+    /// Switches every path, and those to come, to another mode, and returns when that was seen.
+    pub(super) async fn switch(&self, mode: Mode) -> Result<(), String> {
         let proxies = {
             let mut state = self.lock();
-            state.muted = true;
+            state.mode = mode;
+            state.broken = state.proxies();
             state.proxies()
         };
         if proxies.is_empty() {
             return Err("no node is behind a proxy".to_owned());
         }
-        set_all(&proxies, Mode::Mute)
+        set_all(&proxies, mode)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        for proxy in &proxies {
+            proofs::in_force(mode, proxy).await?;
+        }
+        Ok(())
     }
 
     /// Makes every path pass everything, and forgets those that nobody uses any more.
     pub(super) async fn mend(&self) -> io::Result<()> {
         let proxies = {
             let mut state = self.lock();
-            state.muted = false;
-            state.paths.retain(Path::is_used);
+            state.mode = Mode::Pass;
+            state.forget_unused();
             state.proxies()
         };
+        for proxy in &proxies {
+            proxy.disarm();
+        }
         set_all(&proxies, Mode::Pass).await
+    }
+
+    /// Returns when every path that was broken and is still used was seen to pass again. The server must
+    /// answer.
+    pub(super) async fn prove_mended(&self) -> Result<(), String> {
+        let broken = {
+            let mut state = self.lock();
+            let mut broken = std::mem::take(&mut state.broken);
+            broken.retain(|proxy| {
+                state
+                    .paths
+                    .iter()
+                    .any(|path| Arc::ptr_eq(&path.proxy, proxy))
+            });
+            broken
+        };
+        for proxy in broken {
+            proofs::over(&proxy, self.server).await?;
+        }
+        Ok(())
     }
 
     /// Breaks the path of one node until it is mended, and returns when that was seen.
     pub(super) async fn isolate(&self, node: NodeId) -> Result<(), String> {
-        let proxy = self.lock().of(node);
-        let proxy = proxy.ok_or_else(|| format!("node {node} is not behind a proxy"))?;
+        let proxy = self.of(node)?;
+        self.lock().broken.push(Arc::clone(&proxy));
         proxy
             .set(Mode::Refuse)
             .await
             .map_err(|error| error.to_string())?;
-        let dialled = timeout(REFUSED_WITHIN, TcpStream::connect(proxy.addr())).await;
-        match dialled {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Ok(Err(error)) => return Err(format!("the proxy does not refuse: {error}")),
-            Ok(Ok(_)) => return Err("the proxy still accepts connections".to_owned()),
-            Err(_) => {
-                return Err(format!(
-                    "the proxy does not refuse within {REFUSED_WITHIN:?}"
-                ));
-            }
+        proofs::in_force(Mode::Refuse, &proxy).await
+    }
+
+    /// Arms a cut of one node's connections; by turns before the server gets it, and after.
+    pub(super) fn arm(&self, node: NodeId, trap: Trap) -> Result<(), String> {
+        let proxy = self.of(node)?;
+        if proxy.connections() == 0 {
+            return Err("the node has no connection to be cut".to_owned());
         }
-        match proxy.connections() {
-            0 => Ok(()),
-            left => Err(format!(
-                "{left} connections are still open behind the proxy"
-            )),
-        }
+        let mut state = self.lock();
+        state.armed += 1;
+        let moment = match state.armed % 2 {
+            1 => Moment::Before,
+            _ => Moment::After,
+        };
+        proxy.arm(trap, moment);
+        Ok(())
+    }
+
+    /// How many armed cuts have happened.
+    pub(super) fn cuts(&self) -> Cuts {
+        let state = self.lock();
+        let now = state.paths.iter().map(|path| cuts_of(&path.proxy));
+        now.fold(state.past, Cuts::and)
+    }
+
+    fn of(&self, node: NodeId) -> Result<Arc<Proxy>, String> {
+        let proxy = self.lock().of(node);
+        proxy.ok_or_else(|| format!("node {node} is not behind a proxy"))
     }
 
     /// Forgets every path, which breaks them.
     pub(super) fn clear(&self) {
-        let paths = std::mem::take(&mut self.lock().paths);
-        drop(paths);
+        let (paths, broken) = {
+            let mut state = self.lock();
+            (
+                std::mem::take(&mut state.paths),
+                std::mem::take(&mut state.broken),
+            )
+        };
+        drop((paths, broken));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -144,6 +203,12 @@ impl Paths {
 }
 
 impl State {
+    fn forget_unused(&mut self) {
+        let unused = self.paths.extract_if(.., |path| !path.is_used());
+        let past = unused.map(|path| cuts_of(&path.proxy));
+        self.past = past.fold(self.past, Cuts::and);
+    }
+
     fn proxies(&self) -> Vec<Arc<Proxy>> {
         self.paths
             .iter()
@@ -185,6 +250,13 @@ impl Place<'_> {
         if let Some(path) = state.paths.iter_mut().find(is_ours) {
             path.owner = Owner::Node(node.node_id(), Arc::downgrade(node));
         }
+    }
+}
+
+fn cuts_of(proxy: &Proxy) -> Cuts {
+    Cuts {
+        before: proxy.sprung(Moment::Before),
+        after: proxy.sprung(Moment::After),
     }
 }
 

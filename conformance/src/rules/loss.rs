@@ -81,7 +81,7 @@ const NOTICE_BROKEN: Duration = Duration::from_secs(1);
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// A quick heartbeat, for trials that wait for it.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Options with a quick heartbeat.
@@ -290,14 +290,14 @@ async fn l3(trial: Trial) -> Outcome {
 }
 
 /// How often each message arrived, and how many are told to be missing.
-struct Arrived {
+pub(super) struct Arrived {
     times: HashMap<Vec<u8>, usize>,
     /// `None`: an outage, which may hide any number.
     missed: Option<u64>,
 }
 
 impl Arrived {
-    fn of(deliveries: &[Delivery]) -> Self {
+    pub(super) fn of(deliveries: &[Delivery]) -> Self {
         let mut arrived = Self {
             times: HashMap::new(),
             missed: Some(0),
@@ -320,7 +320,7 @@ impl Arrived {
 }
 
 /// What the publisher was told must agree with what arrived and with what was told to be missing.
-fn all_truly(told: &[(String, Result<(), PublishError>)], got: &Arrived) -> Outcome {
+pub(super) fn all_truly(told: &[(String, Result<(), PublishError>)], got: &Arrived) -> Outcome {
     let mut lost = 0;
     for (payload, outcome) in told {
         let times = got

@@ -10,6 +10,7 @@ mod isolation;
 mod loss;
 mod malformed;
 mod neighbours;
+mod network;
 mod order;
 mod promise;
 mod reconnection;
@@ -21,7 +22,7 @@ use crate::rule::Rule;
 /// All rules, in the order of the contract.
 #[must_use]
 pub fn all() -> Vec<Rule> {
-    [
+    let mut all = [
         delivery::RULES,
         order::RULES,
         subscriptions::RULES,
@@ -33,9 +34,22 @@ pub fn all() -> Vec<Rule> {
         neighbours::RULES,
         cancelling::RULES,
         malformed::RULES,
+        network::RULES,
         visibility::RULES,
     ]
-    .concat()
+    .concat();
+    all.sort_by_key(|rule| place(rule.id));
+    all
+}
+
+/// The sections in the order of the contract.
+const SECTIONS: &str = "DOSILRBCMVH";
+
+/// Where in the contract a rule stands: its section, and its number there.
+fn place(id: &str) -> (Option<usize>, Option<u32>) {
+    let section = id.chars().next().and_then(|letter| SECTIONS.find(letter));
+    let number = id.get(1..).and_then(|number| number.parse().ok());
+    (section, number)
 }
 
 /// The rules with these numbers, in the order of the contract; all when none is given.
@@ -53,4 +67,21 @@ pub fn select(ids: &[String]) -> Result<Vec<Rule>, String> {
         .into_iter()
         .filter(|rule| ids.is_empty() || wanted(rule))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_stand_in_the_order_of_the_contract_once_each() {
+        let places: Vec<_> = all().iter().map(|rule| place(rule.id)).collect();
+        assert!(
+            places
+                .iter()
+                .all(|(section, number)| section.is_some() && number.is_some())
+        );
+        assert!(places.is_sorted_by(|one, next| one < next), "{places:?}");
+        assert!(place("L9") < place("L11") && place("L11") < place("R1"));
+    }
 }

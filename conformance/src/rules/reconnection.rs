@@ -11,7 +11,7 @@ use crate::rule::{Rule, rule};
 use crate::rules::loss::GRACE;
 use crate::rules::promise::promises;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
-use crate::verdict::{Ending, Outcome, broken};
+use crate::verdict::{Ending, Outcome, broken, inconclusive};
 
 pub(super) const RULES: &[Rule] = &[
     rule!(
@@ -278,7 +278,7 @@ async fn r4(trial: Trial) -> Outcome {
     trial.all_up(&[&a, &b]).await?;
     for gone in [&dropped, &left] {
         let seen = trial.observer()?.subscriptions(&trial.prefix(), gone).await;
-        let seen = seen.or_else(crate::verdict::inconclusive)?;
+        let seen = seen.or_else(inconclusive)?;
         ensure(
             seen == 0,
             format!("channel {gone:?} came back with the reconnection"),
@@ -300,18 +300,54 @@ async fn r4(trial: Trial) -> Outcome {
     )
 }
 
+/// How often a node flaps: in each way twice at least.
+const FLAPS: usize = 15;
+
+/// How the connections of a node are broken in a flap, and whether others are refused until it is over.
+const WAYS: [(Way, &[Fault]); 5] = [
+    (Way::Outage, &[]),
+    (Way::KilledOnce, &[Fault::KillSubscribers]),
+    (Way::Isolated, &[]),
+    (Way::KilledOnce, &[Fault::KillPublishers]),
+    (Way::KilledOnce, &[Fault::RefuseNew, Fault::KillSubscribers]),
+];
+
+#[derive(Clone, Copy)]
+enum Way {
+    Outage,
+    Isolated,
+    /// It needs connections, and they may come back at once.
+    KilledOnce,
+}
+
 async fn r5(trial: Trial) -> Outcome {
+    let trial = trial.with_reachable_nodes();
     let [a, b] = trial.nodes().await?;
     let (news, sport) = (channel("news")?, channel("sport")?);
     let mut reader = trial.subscribe(&b, [&news, &sport]).await?;
     let connections = trial.connections().await?;
     let tasks = Handle::current().metrics().num_alive_tasks();
     let mut events = b.events();
-    for flap in 0..10 {
-        trial.outage().await?;
-        // Some are noticed at their worst moment, the others whenever it happens.
-        if flap % 2 == 0 {
-            trial.all_down(&[&a, &b]).await?;
+    for flap in 0..FLAPS {
+        let (way, faults) = WAYS[flap % WAYS.len()];
+        match way {
+            Way::Isolated if trial.can(Fault::Isolate(b.node_id())) => {
+                trial.all_settled(&[&b]).await?;
+                trial.inject(Fault::Isolate(b.node_id())).await?;
+            }
+            Way::KilledOnce if faults.iter().all(|fault| trial.can(*fault)) => {
+                trial.all_settled(&[&a, &b]).await?;
+                for fault in faults {
+                    trial.inject(*fault).await?;
+                }
+            }
+            _ => {
+                trial.outage().await?;
+                // Some are noticed at their worst moment, the others whenever it happens.
+                if flap % 2 == 0 {
+                    trial.all_down(&[&a, &b]).await?;
+                }
+            }
         }
         trial.heal().await?;
         if flap % 3 == 0 {
@@ -453,9 +489,13 @@ async fn r7(trial: Trial) -> Outcome {
         .collect::<Outcome<Vec<_>>>()?;
     let mut reader = trial.subscribe(&b, &channels).await?;
     for round in 0..2 {
+        let before = run(&trial).await?;
         trial.inject(Fault::Kill).await?;
         trial.all_down(&[&a, &b]).await?;
         trial.heal().await?;
+        if before.is_some() && before == run(&trial).await? {
+            return inconclusive("the broker was not started anew");
+        }
         trial.all_up(&[&a, &b]).await?;
         reader.expect_gap().await?;
         for (i, room) in channels.iter().enumerate() {
@@ -483,6 +523,10 @@ async fn r8(trial: Trial) -> Outcome {
     })
 }
 
+async fn run(trial: &Trial) -> Outcome<Option<String>> {
+    trial.observer()?.run().await.or_else(inconclusive)
+}
+
 async fn r9(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
     let news = channel("news")?;
@@ -508,7 +552,8 @@ async fn r9(trial: Trial) -> Outcome {
     Ok(())
 }
 
-fn generation(node: &Node) -> u64 {
+/// How often a node was attached; 0 while it is not.
+pub(super) fn generation(node: &Node) -> u64 {
     match node.state() {
         ConnectionState::Connected { generation } => generation,
         _ => 0,
