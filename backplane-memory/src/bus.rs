@@ -1,5 +1,7 @@
 //! The broker in memory: [`MemoryBus`].
 
+mod limits;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,6 +11,7 @@ use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOpt
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use self::limits::{Arriving, Limits};
 use crate::driver::MemoryDriver;
 
 /// How many requests a frozen bus holds for later; more are refused.
@@ -26,6 +29,10 @@ const MAX_HELD: usize = 65_536;
 /// | [`refuse`](Self::refuse), [`admit`](Self::admit) | one node is cut off and refused, the others go on |
 /// | [`freeze`](Self::freeze), [`thaw`](Self::thaw) | nothing is answered; what was sent meanwhile is done late |
 /// | [`mute`](Self::mute), [`unmute`](Self::unmute) | all is answered, nothing is delivered |
+/// | [`refuse_publishes`](Self::refuse_publishes), [`accept_publishes`](Self::accept_publishes) | publishes are refused, connections and subscriptions stay |
+/// | [`fill`](Self::fill), [`make_room`](Self::make_room) | open connections go on, new ones are refused |
+/// | [`revoke`](Self::revoke), [`grant`](Self::grant) | every connection breaks, new ones are refused as not authorized |
+/// | [`overrun`](Self::overrun), [`relieve`](Self::relieve) | what is delivered to one node piles up, until its connections are broken off |
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBus(Arc<RwLock<State>>);
 
@@ -37,6 +44,7 @@ struct State {
     published: AtomicU64,
     /// Nodes that may not connect.
     refused: Vec<NodeId>,
+    limits: Limits,
     last_link: u64,
     links: HashMap<u64, Inbound>,
     topics: HashMap<BrokerChannel, Topic>,
@@ -156,15 +164,10 @@ impl MemoryBus {
         let mut state = self.write();
         state.frozen = false;
         while let Some(Held { request, done }) = state.held.pop_front() {
-            let result = match request {
-                Request::Publish(channel, frame) => {
-                    state.publish(&channel, &frame);
-                    Ok(())
-                }
-                request => state.perform(request),
-            };
-            let _ = done.send(result);
+            let _ = done.send(state.perform(request));
         }
+        drop(state);
+        self.break_off_overrun();
     }
 
     /// Answers everything and delivers nothing, until [`unmute`](Self::unmute).
@@ -212,10 +215,17 @@ impl MemoryBus {
             return 0;
         };
         let members = topic.members();
-        for (_, inbound) in members.iter() {
-            inbound.deliver_bytes(name.as_bytes(), bytes);
+        for (link, inbound) in members.iter() {
+            let waiting = || Arriving::Bytes(bytes.clone());
+            if !state.limits.hold_back(*link, inbound, &name, waiting) {
+                inbound.deliver_bytes(name.as_bytes(), bytes);
+            }
         }
-        members.len()
+        let reached = members.len();
+        drop(members);
+        drop(state);
+        self.break_off_overrun();
+        reached
     }
 
     // --- for the driver
@@ -234,6 +244,7 @@ impl MemoryBus {
                 "the bus refuses this node",
             ));
         }
+        state.limits.admit()?;
         state.last_link += 1;
         let id = state.last_link;
         state.links.insert(id, inbound);
@@ -253,8 +264,10 @@ impl MemoryBus {
             return Reply::Now(Err(lost("the connection is broken")));
         }
         if !state.frozen {
-            state.publish(channel, frame);
-            return Reply::Now(Ok(()));
+            let published = state.publish(channel, frame);
+            drop(state);
+            self.break_off_overrun();
+            return Reply::Now(published);
         }
         drop(state);
         self.request(link, Request::Publish(channel.clone(), frame.clone()))
@@ -266,13 +279,10 @@ impl MemoryBus {
             return Reply::Now(Err(lost("the connection is broken")));
         }
         if !state.frozen {
-            return Reply::Now(match request {
-                Request::Publish(channel, frame) => {
-                    state.publish(&channel, &frame);
-                    Ok(())
-                }
-                request => state.perform(request),
-            });
+            let performed = state.perform(request);
+            drop(state);
+            self.break_off_overrun();
+            return Reply::Now(performed);
         }
         if state.held.len() >= MAX_HELD {
             let told = "the frozen bus holds too many requests";
@@ -286,19 +296,9 @@ impl MemoryBus {
     fn cut_links(&self, chosen: impl Fn(NodeId) -> bool, also: impl FnOnce(&mut State)) -> usize {
         let mut state = self.write();
         also(&mut state);
-        let cut: Vec<u64> = state
-            .links
-            .iter()
-            .filter(|(_, i)| chosen(i.node_id()))
-            .map(|(id, _)| *id)
-            .collect();
-        let mut inbounds = Vec::new();
-        for id in &cut {
-            inbounds.extend(state.links.remove(id));
-            state.topics.retain(|_, topic| topic.leave(*id));
-        }
+        let cut = state.take_links(chosen);
         drop(state);
-        for inbound in inbounds {
+        for inbound in &cut {
             inbound.lost(lost("the connection was cut"));
         }
         cut.len()
@@ -314,21 +314,42 @@ impl MemoryBus {
 }
 
 impl State {
-    fn publish(&self, channel: &BrokerChannel, frame: &Frame) {
+    fn publish(&self, channel: &BrokerChannel, frame: &Frame) -> Result<(), LinkError> {
+        self.limits.take()?;
         self.published.fetch_add(1, Ordering::Relaxed);
         if self.muted {
-            return;
+            return Ok(());
         }
         if let Some(topic) = self.topics.get(channel) {
-            for (_, inbound) in topic.members().iter() {
-                inbound.deliver(channel.as_bytes(), frame);
+            for (link, inbound) in topic.members().iter() {
+                let waiting = || Arriving::Frame(frame.clone());
+                if !self.limits.hold_back(*link, inbound, channel, waiting) {
+                    inbound.deliver(channel.as_bytes(), frame);
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Takes the links of some nodes out, and their subscriptions.
+    fn take_links(&mut self, chosen: impl Fn(NodeId) -> bool) -> Vec<Inbound> {
+        let taken: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, inbound)| chosen(inbound.node_id()))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut inbounds = Vec::new();
+        for id in taken {
+            inbounds.extend(self.links.remove(&id));
+            self.topics.retain(|_, topic| topic.leave(id));
+        }
+        inbounds
     }
 
     fn perform(&mut self, request: Request) -> Result<(), LinkError> {
         match request {
-            Request::Publish(channel, frame) => self.publish(&channel, &frame),
+            Request::Publish(channel, frame) => self.publish(&channel, &frame)?,
             Request::Ping(link) => drop(self.inbound(link)?),
             Request::Subscribe(link, channels) => {
                 let inbound = self.inbound(link)?;

@@ -1,6 +1,6 @@
 //! The harness of the in-memory backend.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use backplane_core::{Backplane, Channel, ConnectError, ConnectErrorKind, NodeId, Prefix};
@@ -14,7 +14,11 @@ use crate::harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, St
 pub struct MemoryHarness {
     bus: MemoryBus,
     isolated: Mutex<Vec<NodeId>>,
+    overrun: Mutex<Vec<NodeId>>,
 }
+
+/// How many messages wait for a node that takes none, before the bus breaks its connection off.
+const BACKLOG: usize = 100;
 
 impl MemoryHarness {
     /// A harness with a bus of its own.
@@ -70,7 +74,11 @@ impl Faults for MemoryHarness {
             | Fault::Mute
             | Fault::KillSubscribers
             | Fault::KillPublishers
-            | Fault::Isolate(_) => Ok(()),
+            | Fault::Isolate(_)
+            | Fault::Overrun(_)
+            | Fault::OutOfMemory
+            | Fault::MaxClients
+            | Fault::RevokeAuth => Ok(()),
             other => Err(format!("the memory bus has no such fault: {other}")),
         }
     }
@@ -88,12 +96,22 @@ impl Faults for MemoryHarness {
                 }
             }
             Fault::Isolate(node) => {
-                self.isolated
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(node);
+                lock(&self.isolated).push(node);
                 if self.bus.refuse(node) == 0 {
                     return Err("the node was not connected".to_owned());
+                }
+            }
+            Fault::Overrun(node) => {
+                lock(&self.overrun).push(node);
+                if self.bus.overrun(node, BACKLOG) == 0 {
+                    return Err("the node was not connected".to_owned());
+                }
+            }
+            Fault::OutOfMemory => self.bus.refuse_publishes(),
+            Fault::MaxClients => self.bus.fill(),
+            Fault::RevokeAuth => {
+                if self.bus.revoke() == 0 {
+                    return Err("no connection was there to be broken".to_owned());
                 }
             }
             other => return Err(format!("the memory bus has no such fault: {other}")),
@@ -105,10 +123,14 @@ impl Faults for MemoryHarness {
         self.bus.start();
         self.bus.thaw();
         self.bus.unmute();
-        let isolated =
-            std::mem::take(&mut *self.isolated.lock().unwrap_or_else(PoisonError::into_inner));
-        for node in isolated {
+        self.bus.accept_publishes();
+        self.bus.make_room();
+        self.bus.grant();
+        for node in std::mem::take(&mut *lock(&self.isolated)) {
             self.bus.admit(node);
+        }
+        for node in std::mem::take(&mut *lock(&self.overrun)) {
+            self.bus.relieve(node);
         }
         Ok(())
     }
@@ -134,4 +156,8 @@ impl Observer for MemoryHarness {
             _ => Ok(()),
         }
     }
+}
+
+fn lock(nodes: &Mutex<Vec<NodeId>>) -> MutexGuard<'_, Vec<NodeId>> {
+    nodes.lock().unwrap_or_else(PoisonError::into_inner)
 }

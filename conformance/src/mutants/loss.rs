@@ -131,7 +131,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
 ];
 
 /// What is made of the outcome of a publish.
-enum Outcome {
+pub(super) enum Outcome {
     IsNotSent,
     IsUnknown,
     Succeeds,
@@ -167,13 +167,13 @@ impl NodeTwist for Outcome {
 }
 
 /// Keeps messages that failed in some way, and sends them before the next that may succeed.
-struct SendsLater {
+pub(super) struct SendsLater {
     which: fn(PublishErrorKind) -> bool,
     kept: Mutex<Vec<(Channel, Bytes)>>,
 }
 
 impl SendsLater {
-    fn of(which: fn(PublishErrorKind) -> bool) -> Self {
+    pub(super) fn of(which: fn(PublishErrorKind) -> bool) -> Self {
         Self {
             which,
             kept: Mutex::default(),

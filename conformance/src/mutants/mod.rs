@@ -16,6 +16,7 @@ mod envelope;
 mod gaps;
 mod harness;
 mod isolation;
+mod limits;
 mod loss;
 mod malformed;
 mod node;
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Mutant> {
         isolation::MUTANTS,
         loss::MUTANTS,
         gaps::MUTANTS,
+        limits::MUTANTS,
         reconnection::MUTANTS,
         resubscription::MUTANTS,
         backpressure::MUTANTS,

@@ -132,6 +132,11 @@ impl Paths {
         }
     }
 
+    /// The path of one node.
+    pub(super) fn of(&self, node: NodeId) -> Option<Arc<Proxy>> {
+        self.lock().of(node)
+    }
+
     /// Forgets every path, which breaks them.
     pub(super) fn clear(&self) {
         let paths = std::mem::take(&mut self.lock().paths);

@@ -4,6 +4,7 @@ use backplane_core::{Delivery, Missed, Subscribe};
 use tokio::time::Instant;
 
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::rules::loss::quick;
 use crate::trial::{Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
@@ -26,6 +27,12 @@ pub(super) const RULES: &[Rule] = &[
         "the messages that survive an overflow keep their order",
         [],
         b4
+    ),
+    rule!(
+        "B6",
+        "a connection that the broker breaks off is one outage, told and counted",
+        [Overrun, Observer],
+        limits::b6
     ),
 ];
 

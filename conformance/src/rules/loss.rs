@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::Fault;
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Ending, Outcome, broken};
 
@@ -70,6 +71,12 @@ pub(super) const RULES: &[Rule] = &[
         [Outage],
         l9
     ),
+    rule!(
+        "L10",
+        "a broker that refuses what it is handed fails the publish, and is no outage",
+        [OutOfMemory],
+        limits::l10
+    ),
 ];
 
 /// The bound for a broken connection (rule L6).
@@ -79,7 +86,7 @@ const NOTICE_BROKEN: Duration = Duration::from_secs(1);
 pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// A quick heartbeat, for trials that wait for it.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// Options with a quick heartbeat.

@@ -4,6 +4,7 @@ mod backpressure;
 mod closing;
 mod delivery;
 mod isolation;
+mod limits;
 mod loss;
 mod malformed;
 mod order;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken};
 
@@ -59,6 +60,18 @@ pub(super) const RULES: &[Rule] = &[
         "a loss of only subscribing or only publishing connections heals",
         [KillByType],
         r9
+    ),
+    rule!(
+        "R12",
+        "a broker without room refuses new nodes only, and lost ones try on",
+        [MaxClients, KillByType],
+        limits::r12
+    ),
+    rule!(
+        "R13",
+        "credentials that are taken back are told as that, and waited for",
+        [RevokeAuth],
+        limits::r13
     ),
 ];
 
@@ -355,7 +368,7 @@ async fn r9(trial: Trial) -> Outcome {
     Ok(())
 }
 
-fn generation(node: &Node) -> u64 {
+pub(super) fn generation(node: &Node) -> u64 {
     match node.state() {
         ConnectionState::Connected { generation } => generation,
         _ => 0,
