@@ -29,21 +29,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L10",
         "expected a delivery or NotSent(Refused), got Unknown(ConnectionLost)",
         "every error of a publish is an unknown outcome",
-        || Wrong::new().nodes(|_| Refusal::IsUnknown),
+        || Wrong::new().nodes(|_| ToldAs::Unknown),
     ),
     mutant!(
         "refusal-told-as-success",
         "L10",
         "did not arrive within",
         "the answer to a publish is not looked at",
-        || Wrong::new().nodes(|_| Refusal::IsSuccess),
+        || Wrong::new().nodes(|_| ToldAs::Success),
     ),
     mutant!(
         "refusal-told-as-unavailable",
         "L10",
         "expected a delivery or NotSent(Refused), got NotSent(Unavailable)",
         "who is told to wait for the connection waits for ever",
-        || Wrong::new().nodes(|_| Refusal::IsUnavailable),
+        || Wrong::new().nodes(|_| ToldAs::Unavailable),
     ),
     mutant!(
         "refusal-is-an-outage",
@@ -172,15 +172,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// What is made of a refusal.
-enum Refusal {
-    IsUnknown,
-    IsSuccess,
-    IsUnavailable,
+/// What a refusal is told as.
+enum ToldAs {
+    Unknown,
+    Success,
+    Unavailable,
 }
 
 #[async_trait]
-impl NodeTwist for Refusal {
+impl NodeTwist for ToldAs {
     async fn publish(
         &self,
         node: &Inner,
@@ -193,12 +193,12 @@ impl NodeTwist for Refusal {
             return published;
         }
         match self {
-            Self::IsUnknown => {
+            Self::Unknown => {
                 let why = Unknown::ConnectionLost;
                 Err(PublishError::unknown(channel, why, None))
             }
-            Self::IsSuccess => Ok(()),
-            Self::IsUnavailable => Err(PublishError::not_sent(channel, NotSent::Unavailable, None)),
+            Self::Success => Ok(()),
+            Self::Unavailable => Err(PublishError::not_sent(channel, NotSent::Unavailable, None)),
         }
     }
 }
