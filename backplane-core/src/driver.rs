@@ -62,7 +62,8 @@ pub trait Link: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LinkPublishError::NotSent`] only when it is certain that the broker will never deliver
-    /// the frame, [`LinkPublishError::Unknown`] in every other case.
+    /// the frame, [`LinkPublishError::Unknown`] in every other case. A broker that refuses a frame and lives
+    /// is `Refused`; it costs the link nothing (rule L10).
     async fn publish(&self, channel: &BrokerChannel, frame: &Frame)
     -> Result<(), LinkPublishError>;
 

@@ -47,6 +47,26 @@ async fn a_frozen_or_mute_broker_is_noticed_within_interval_plus_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_refuses_probes_is_no_outage_as_long_as_it_answers() {
+    let bus = MemoryBus::new();
+    let node = bus.connect(beating()).await.unwrap();
+    let mut events = node.events();
+    bus.refuse_publishes();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(events.try_recv().is_err());
+    // Health asks for the whole path, and so does a new node.
+    let error = node.health().await.unwrap_err();
+    assert_eq!(error.kind(), HealthErrorKind::Unhealthy);
+    let error = bus.connect(beating()).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused);
+
+    let begin = Instant::now();
+    bus.freeze();
+    assert_eq!(down(&node).await, DisconnectKind::Unresponsive);
+    assert!(begin.elapsed() <= MS(500), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broken_connection_is_noticed_at_once() {
     let bus = MemoryBus::new();
     let node = bus.connect(options()).await.unwrap();

@@ -1,5 +1,7 @@
 //! The broker in memory: [`MemoryBus`].
 
+mod limits;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,6 +12,7 @@ use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOpt
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use self::limits::{Arriving, Limits};
 use crate::driver::MemoryDriver;
 use crate::lag::Lag;
 use crate::trap::{Moment, Trap, Traps};
@@ -33,6 +36,10 @@ const MAX_HELD: usize = 65_536;
 /// | [`freeze`](Self::freeze), [`thaw`](Self::thaw) | nothing is answered; what was sent meanwhile is done late |
 /// | [`mute`](Self::mute), [`unmute`](Self::unmute) | all is answered, nothing is delivered |
 /// | [`delay`](Self::delay), [`undelay`](Self::undelay) | everything takes longer, and arrives in order |
+/// | [`refuse_publishes`](Self::refuse_publishes), [`accept_publishes`](Self::accept_publishes) | publishes are refused, connections and subscriptions stay |
+/// | [`fill`](Self::fill), [`make_room`](Self::make_room) | open connections go on, new ones are refused |
+/// | [`revoke`](Self::revoke), [`grant`](Self::grant) | every connection breaks, new ones are refused as not authorized |
+/// | [`overrun`](Self::overrun), [`relieve`](Self::relieve) | what is delivered to one node piles up, until its connections are broken off |
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBus(Arc<Bus>);
 
@@ -58,6 +65,7 @@ struct State {
     subscribes: u64,
     /// Nodes that may not connect.
     refused: Vec<NodeId>,
+    limits: Limits,
     last_link: u64,
     links: HashMap<u64, Inbound>,
     topics: HashMap<BrokerChannel, Topic>,
@@ -250,6 +258,8 @@ impl MemoryBus {
         while let Some(Held { request, done }) = state.held.pop_front() {
             let _ = done.send(state.perform(request));
         }
+        drop(state);
+        self.break_off_overrun();
     }
 
     /// Answers everything and delivers nothing, until [`unmute`](Self::unmute).
@@ -311,10 +321,17 @@ impl MemoryBus {
             return 0;
         };
         let members = topic.members();
-        for (_, inbound) in members.iter() {
-            inbound.deliver_bytes(name.as_bytes(), bytes);
+        for (link, inbound) in members.iter() {
+            let waiting = || Arriving::Bytes(bytes.clone());
+            if !state.limits.hold_back(*link, inbound, &name, waiting) {
+                inbound.deliver_bytes(name.as_bytes(), bytes);
+            }
         }
-        members.len()
+        let reached = members.len();
+        drop(members);
+        drop(state);
+        self.break_off_overrun();
+        reached
     }
 
     // --- for the driver
@@ -344,6 +361,7 @@ impl MemoryBus {
                 "the bus refuses new connections",
             ));
         }
+        state.limits.admit()?;
         state.last_link += 1;
         let id = state.last_link;
         if state.ignoring {
@@ -368,8 +386,10 @@ impl MemoryBus {
             return Reply::Now(Err(lost("the connection is broken")));
         }
         if !state.frozen && !state.traps.are_armed() {
-            state.publish(channel, frame);
-            return Reply::Now(Ok(()));
+            let published = state.publish(channel, frame);
+            drop(state);
+            self.break_off_overrun();
+            return Reply::Now(published);
         }
         drop(state);
         self.request(link, Request::Publish(channel.clone(), frame.clone()))
@@ -392,7 +412,10 @@ impl MemoryBus {
                 Request::Unsubscribe(..) | Request::Ping(_) => None,
             };
             let Some(moment) = sprung else {
-                return Reply::Now(state.perform(request));
+                let performed = state.perform(request);
+                drop(state);
+                self.break_off_overrun();
+                return Reply::Now(performed);
             };
             // What the bus has done it cannot take back: the node never hears of it.
             let reply = match moment {
@@ -403,6 +426,7 @@ impl MemoryBus {
                 }
             };
             drop(state);
+            self.break_off_overrun();
             self.cut(node);
             return reply;
         }
@@ -417,19 +441,9 @@ impl MemoryBus {
     fn cut_links(&self, chosen: impl Fn(NodeId) -> bool, also: impl FnOnce(&mut State)) -> usize {
         let mut state = self.write();
         also(&mut state);
-        let cut: Vec<u64> = state
-            .links
-            .iter()
-            .filter(|(_, i)| chosen(i.node_id()))
-            .map(|(id, _)| *id)
-            .collect();
-        let mut inbounds = Vec::new();
-        for id in &cut {
-            inbounds.extend(state.links.remove(id));
-            state.topics.retain(|_, topic| topic.leave(*id));
-        }
+        let cut = state.take_links(chosen);
         drop(state);
-        for inbound in inbounds {
+        for inbound in &cut {
             inbound.lost(lost("the connection was cut"));
         }
         cut.len()
@@ -445,21 +459,42 @@ impl MemoryBus {
 }
 
 impl State {
-    fn publish(&self, channel: &BrokerChannel, frame: &Frame) {
+    fn publish(&self, channel: &BrokerChannel, frame: &Frame) -> Result<(), LinkError> {
+        self.limits.take()?;
         self.published.fetch_add(1, Ordering::Relaxed);
         if self.muted {
-            return;
+            return Ok(());
         }
         if let Some(topic) = self.topics.get(channel) {
-            for (_, inbound) in topic.members().iter() {
-                inbound.deliver(channel.as_bytes(), frame);
+            for (link, inbound) in topic.members().iter() {
+                let waiting = || Arriving::Frame(frame.clone());
+                if !self.limits.hold_back(*link, inbound, channel, waiting) {
+                    inbound.deliver(channel.as_bytes(), frame);
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Takes the links of some nodes out, and their subscriptions.
+    fn take_links(&mut self, chosen: impl Fn(NodeId) -> bool) -> Vec<Inbound> {
+        let taken: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, inbound)| chosen(inbound.node_id()))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut inbounds = Vec::new();
+        for id in taken {
+            inbounds.extend(self.links.remove(&id));
+            self.topics.retain(|_, topic| topic.leave(id));
+        }
+        inbounds
     }
 
     fn perform(&mut self, request: Request) -> Result<(), LinkError> {
         match request {
-            Request::Publish(channel, frame) => self.publish(&channel, &frame),
+            Request::Publish(channel, frame) => self.publish(&channel, &frame)?,
             Request::Ping(link) => drop(self.inbound(link)?),
             Request::Subscribe(link, channels) => {
                 let inbound = self.inbound(link)?;

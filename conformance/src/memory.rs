@@ -1,7 +1,7 @@
 //! The harness of the in-memory backend.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ pub struct MemoryHarness {
     isolated: Mutex<Vec<NodeId>>,
     /// How many cuts were armed.
     armed: AtomicU64,
+    overrun: Mutex<Vec<NodeId>>,
 }
 
 /// The least and the most that [`Fault::Delay`] delays each way.
@@ -25,6 +26,9 @@ const SLOW: (Duration, Duration) = (Duration::from_millis(4), Duration::from_mil
 
 /// How long a bus that answers nothing is looked at.
 const SILENCE: Duration = Duration::from_millis(20);
+
+/// How many messages wait for a node that takes none, before the bus breaks its connection off.
+const BACKLOG: usize = 100;
 
 impl MemoryHarness {
     /// A harness with a bus of its own.
@@ -85,7 +89,11 @@ impl Faults for MemoryHarness {
             | Fault::Unanswered
             | Fault::Delay
             | Fault::CutInSubscribe(_)
-            | Fault::CutInPublish(_) => Ok(()),
+            | Fault::CutInPublish(_)
+            | Fault::Overrun(_)
+            | Fault::OutOfMemory
+            | Fault::MaxClients
+            | Fault::RevokeAuth => Ok(()),
             Fault::Trickle => Err(
                 "messages on the memory bus are no bytes that could arrive one at a time"
                     .to_owned(),
@@ -107,10 +115,7 @@ impl Faults for MemoryHarness {
                 }
             }
             Fault::Isolate(node) => {
-                self.isolated
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(node);
+                lock(&self.isolated).push(node);
                 if self.bus.refuse(node) == 0 {
                     return Err("the node was not connected".to_owned());
                 }
@@ -143,6 +148,19 @@ impl Faults for MemoryHarness {
             }
             Fault::CutInSubscribe(node) => self.arm(node, Trap::Subscribe),
             Fault::CutInPublish(node) => self.arm(node, Trap::Publish),
+            Fault::Overrun(node) => {
+                lock(&self.overrun).push(node);
+                if self.bus.overrun(node, BACKLOG) == 0 {
+                    return Err("the node was not connected".to_owned());
+                }
+            }
+            Fault::OutOfMemory => self.bus.refuse_publishes(),
+            Fault::MaxClients => self.bus.fill(),
+            Fault::RevokeAuth => {
+                if self.bus.revoke() == 0 {
+                    return Err("no connection was there to be broken".to_owned());
+                }
+            }
             other => return Err(format!("the memory bus has no such fault: {other}")),
         }
         Ok(())
@@ -156,10 +174,14 @@ impl Faults for MemoryHarness {
         self.bus.admit_new();
         self.bus.heed();
         self.bus.undelay();
-        let isolated =
-            std::mem::take(&mut *self.isolated.lock().unwrap_or_else(PoisonError::into_inner));
-        for node in isolated {
+        self.bus.accept_publishes();
+        self.bus.make_room();
+        self.bus.grant();
+        for node in std::mem::take(&mut *lock(&self.isolated)) {
             self.bus.admit(node);
+        }
+        for node in std::mem::take(&mut *lock(&self.overrun)) {
+            self.bus.relieve(node);
         }
         Ok(())
     }
@@ -236,4 +258,8 @@ impl Observer for MemoryHarness {
             _ => Ok(true),
         }
     }
+}
+
+fn lock(nodes: &Mutex<Vec<NodeId>>) -> MutexGuard<'_, Vec<NodeId>> {
+    nodes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -229,7 +229,7 @@ fn without_broker(outcome: &Outcome, why: &str) -> Verdict {
         _ => String::new(),
     };
     Verdict::Inconclusive(format!(
-        "the broker did not come back after the trial: {why}{found}"
+        "the broker failed in the trial or after it: {why}{found}"
     ))
 }
 

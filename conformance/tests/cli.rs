@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use backplane_conformance::fixtures::{RedisProcess, Server, ServerFault};
 use nix::sys::signal::{Signal, kill};
@@ -235,11 +237,7 @@ fn a_dead_address_is_named_without_the_password() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_repeated() {
     let server = RedisProcess::start().await.unwrap();
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut protect = redis::cmd("CONFIG");
-    protect.arg("SET").arg("requirepass").arg("r1ght");
-    protect.exec_async(&mut connection).await.unwrap();
+    configure(&server, &["requirepass", "r1ght"]).await;
 
     let verify = |password: &str| {
         let url = format!("redis://:{password}@{}", server.addr());
@@ -336,4 +334,241 @@ fn children(parent: u32) -> Vec<u32> {
             fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|it| is_child(&it))
         })
         .collect()
+}
+
+// ---------------------------------------------------------------- a broken environment
+
+/// Longer than any of these takes, and much shorter than the suite.
+const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// The suite on a server that cannot be used, in time.
+fn on_url(url: &str) -> Output {
+    let begin = Instant::now();
+    let output = run(&["verify", "redis", "--url", url, "--rule", "D1"]);
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    let told = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(!told.contains("s3cr3t"), "{told}");
+    output
+}
+
+/// Somebody who listens and does this with each connection.
+fn listener(with: impl Fn(&mut TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            with(&mut client);
+            open.push(client);
+        }
+    });
+    addr
+}
+
+#[test]
+fn what_is_not_redis_is_told_from_what_does_not_answer() {
+    let url = |addr: SocketAddr| format!("redis://:s3cr3t@{addr}");
+    let http = listener(|client| {
+        let _ = client.read(&mut [0; 512]);
+        let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+    });
+    let output = on_url(&url(http));
+    assert_refused(
+        &output,
+        &[
+            &http.to_string(),
+            "does not speak the Redis protocol",
+            "HTTP/1.1 400",
+        ],
+    );
+    let silent = listener(|_| {});
+    let output = on_url(&url(silent));
+    assert_refused(
+        &output,
+        &[&silent.to_string(), "does not answer a PING", "TLS"],
+    );
+    let closing = listener(|client| client.shutdown(Shutdown::Both).unwrap());
+    let output = on_url(&url(closing));
+    assert_refused(&output, &[&closing.to_string(), "ends them"]);
+    let loading = listener(|client| {
+        let _ = client.write_all(b"-LOADING Redis is loading the dataset in memory\r\n");
+    });
+    let output = on_url(&url(loading));
+    assert_refused(&output, &[&loading.to_string(), "LOADING Redis is loading"]);
+
+    assert_refused(&on_url("rediss://:s3cr3t@127.0.0.1:1"), &["TLS"]);
+    let nowhere = on_url("redis://:s3cr3t@no-such-host.invalid:6379");
+    assert_refused(&nowhere, &["no-such-host.invalid"]);
+}
+
+#[tokio::test]
+async fn a_server_that_needs_a_password_is_told_so() {
+    let server = RedisProcess::start().await.unwrap();
+    configure(&server, &["requirepass", "s3cr3t"]).await;
+    let output = on_url(&server.url());
+    assert_refused(
+        &output,
+        &[
+            &server.addr().to_string(),
+            "asks for a password",
+            "redis://:PASSWORD@",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_server_without_room_is_told_so() {
+    let server = RedisProcess::start().await.unwrap();
+    let open = configure(&server, &["maxclients", "1"]).await;
+    let output = on_url(&server.url());
+    assert_refused(
+        &output,
+        &[&server.addr().to_string(), "max number of clients"],
+    );
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_replica_is_refused_and_its_primary_named() {
+    let primary = RedisProcess::start().await.unwrap();
+    let replica = RedisProcess::start().await.unwrap();
+    let mut connection = connect(&replica).await;
+    let mut follow = redis::cmd("REPLICAOF");
+    follow.arg("127.0.0.1").arg(primary.addr().port());
+    follow.exec_async(&mut connection).await.unwrap();
+    let output = on_url(&replica.url());
+    assert_refused(&output, &["replica", &primary.addr().to_string()]);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_named() {
+    let mut command = command(&["verify", "redis", "--fixture", "container", "--rule", "D1"]);
+    let image = "127.0.0.1:1/no-such-image:0";
+    let output = command
+        .env("BACKPLANE_REDIS_IMAGE", image)
+        .output()
+        .unwrap();
+    if engine_answers() {
+        assert_refused(&output, &[image, "BACKPLANE_REDIS_IMAGE"]);
+    } else {
+        assert_refused(&output, &["no container engine answers"]);
+    }
+}
+
+/// Whether to go on. Without an engine the test is skipped, aloud; `BACKPLANE_REQUIRE_CONTAINER` makes that a
+/// failure.
+fn engine_answers() -> bool {
+    let info = Command::new("docker").arg("info").output();
+    let answers = info.is_ok_and(|output| output.status.success());
+    if !answers {
+        eprintln!("skipped: no container engine answers `docker info`");
+        let required = std::env::var_os("BACKPLANE_REQUIRE_CONTAINER").is_some();
+        assert!(!required, "a container engine is required");
+    }
+    answers
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_told_in_time() {
+    let silent = listener(|_| {});
+    let mut command = command(&["verify", "redis", "--fixture", "container", "--rule", "D1"]);
+    let begin = Instant::now();
+    let output = command
+        .env("DOCKER_HOST", format!("tcp://{silent}"))
+        .output()
+        .unwrap();
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    assert_refused(&output, &["no container engine answers", "DOCKER_HOST"]);
+}
+
+/// The verdict of a trial in which the server was killed from outside is no verdict on the backend.
+#[test]
+fn a_server_that_is_killed_half_way_is_not_blamed_on_the_backend() {
+    for fixture in ["process", "proxy"] {
+        let output = killed_half_way(fixture, |suite| {
+            let [server] = children(suite)[..] else {
+                panic!("one server is expected: {:?}", children(suite))
+            };
+            let pid = Pid::from_raw(i32::try_from(server).unwrap());
+            kill(pid, Signal::SIGKILL).unwrap();
+        });
+        let (told, rest) = output;
+        assert!(told.contains("SIGKILL"), "{told}");
+        assert!(told.contains("not by this suite"), "{told}");
+        assert!(!rest.contains("FAIL "), "{rest}");
+    }
+}
+
+#[test]
+fn a_container_that_is_killed_half_way_is_not_blamed_on_the_backend() {
+    if !engine_answers() {
+        return;
+    }
+    for (removal, reason) in [
+        (&["kill"][..], "not by this suite"),
+        (&["rm", "--force"], "could not"),
+    ] {
+        let (told, rest) = killed_half_way("container", |suite| {
+            let mut list = Command::new("docker");
+            list.args(["ps", "--quiet", "--filter"]);
+            let name = format!("name=backplane-redis-.*-{suite}-");
+            let found = list.arg(name).output().unwrap();
+            let id = stdout(&found).trim().to_owned();
+            assert!(!id.is_empty() && !id.contains('\n'), "{found:?}");
+            let mut end = Command::new("docker");
+            let ended = end.args(removal).arg(id).output().unwrap();
+            assert!(ended.status.success(), "{ended:?}");
+        });
+        assert!(told.contains("container"), "{told}");
+        assert!(told.contains(reason), "{told}");
+        assert!(!rest.contains("FAIL "), "{rest}");
+    }
+}
+
+/// Runs the suite on a fixture and ends the server in the second repetition; returns the reason of the trial that
+/// could not tell, and all that was printed.
+fn killed_half_way(fixture: &str, end: impl Fn(u32)) -> (String, String) {
+    let mut command = command(&[
+        "verify",
+        "redis",
+        "--fixture",
+        fixture,
+        "--rule",
+        "O1,B2",
+        "--repeat",
+        "40",
+    ]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let begin = Instant::now();
+    let mut child = command.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    until_first_repetition(&mut out);
+    end(child.id());
+    let lines: Vec<String> = out.lines().map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    let all = format!("{}\n{}", lines.join("\n"), stderr(&output));
+    assert!(begin.elapsed() < Duration::from_secs(120), "{all}");
+    assert_eq!(output.status.code(), Some(1), "{all}");
+    assert!(all.contains("NOT certified"), "{all}");
+    let told = lines
+        .iter()
+        .skip_while(|line| !line.starts_with("INCONCLUSIVE"))
+        .nth(1);
+    let told = told.unwrap_or_else(|| panic!("nothing was inconclusive: {all}"));
+    (told.clone(), all)
+}
+
+async fn connect(server: &RedisProcess) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// Changes a setting; the connection is open as long as the result lives.
+async fn configure(server: &RedisProcess, setting: &[&str]) -> redis::aio::MultiplexedConnection {
+    let mut connection = connect(server).await;
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg(setting);
+    set.exec_async(&mut connection).await.unwrap();
+    connection
 }

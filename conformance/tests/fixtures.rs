@@ -13,6 +13,10 @@ use backplane_conformance::fixtures::{
     ClientKind, ExternalRedis, FixtureError, Mode, Moment, Proxy, RedisObserver, RedisProcess,
     Server, ServerFault, Trap,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use redis::{
     AsyncCommands, AsyncConnectionConfig, Client, PushInfo, PushKind, aio::MultiplexedConnection,
 };
@@ -65,6 +69,51 @@ async fn processes_side_by_side_do_not_meet() {
     assert_ne!(a.addr(), b.addr());
     a.inject(ServerFault::Kill).await.unwrap();
     RedisObserver::connect(&b.url()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_others_have_ended_is_told_once_and_runs_again() {
+    let server = RedisProcess::start().await.unwrap();
+    let theirs = || async {
+        let pid = server.pid().await;
+        let raw = Pid::from_raw(i32::try_from(pid).unwrap());
+        kill(raw, Signal::SIGKILL).unwrap();
+        let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        eventually("its end", || stat().contains(") Z ")).await;
+    };
+    theirs().await;
+    let died = |error: FixtureError| {
+        let text = error.to_string();
+        assert!(matches!(error, FixtureError::Died { .. }), "{text}");
+        assert!(text.contains("SIGKILL"), "{text}");
+    };
+    died(server.inject(ServerFault::Kill).await.unwrap_err());
+    died(server.heal().await.unwrap_err());
+    server.heal().await.unwrap();
+    assert_ping(&mut dial(server.addr()).await.unwrap()).await;
+
+    // One that we have ended is none of theirs.
+    server.inject(ServerFault::Kill).await.unwrap();
+    server.inject(ServerFault::Stop).await.unwrap();
+    server.heal().await.unwrap();
+    let pid = Pid::from_raw(i32::try_from(server.pid().await).unwrap());
+    // Also while it is still about to end.
+    kill(pid, Signal::SIGKILL).unwrap();
+    died(server.heal().await.unwrap_err());
+    server.heal().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_its_owner_has_restarted_is_told_once() {
+    let server = RedisProcess::start().await.unwrap();
+    let external = ExternalRedis::connect(&server.url()).await.unwrap();
+    external.heal().await.unwrap();
+    server.inject(ServerFault::Kill).await.unwrap();
+    external.heal().await.unwrap_err();
+    server.heal().await.unwrap();
+    let error = external.heal().await.unwrap_err();
+    assert!(matches!(error, FixtureError::Died { .. }), "{error}");
+    external.heal().await.unwrap();
 }
 
 #[cfg(feature = "container")]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use backplane_conformance::{Fault, Faults, Harness, NodeSpec, Observer, RedisHarness, Start};
 use backplane_core::{
-    Backplane, Channel, ConnectErrorKind, ConnectionState, NodeId, NodeOptions, Prefix, Subscribe,
+    Backplane, Channel, ConnectErrorKind, ConnectionState, NodeId, NodeOptions, NotSent, Prefix,
+    PublishErrorKind, Subscribe, TryRecvError,
 };
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -261,6 +262,10 @@ async fn a_server_of_others_is_observed_and_never_broken() {
         Fault::Freeze,
         Fault::KillSubscribers,
         Fault::KillPublishers,
+        Fault::Overrun(NodeId::from_u64(1)),
+        Fault::OutOfMemory,
+        Fault::MaxClients,
+        Fault::RevokeAuth,
     ] {
         assert!(faults.supports(fault).is_err(), "{fault}");
         assert!(faults.inject(fault).await.is_err(), "{fault}");
@@ -321,4 +326,145 @@ async fn the_observer_counts_requests_and_reaches_the_probes() {
     let nobody = NodeId::from_u64(1);
     let written = observer.write_to_probes(node.prefix(), nobody, "strange".into());
     assert!(written.await.is_err());
+}
+
+// ---------------------------------------------------------------- faults of the server itself
+
+async fn published(node: &Arc<dyn Backplane>) -> Result<(), PublishErrorKind> {
+    let news = Channel::new("news").unwrap();
+    let published = node.publish(&news, "hello".into()).await;
+    published.map_err(|error| error.kind())
+}
+
+#[tokio::test]
+async fn an_overrun_node_is_broken_off_and_only_that_one() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let slow = harness.node(&spec(true)).await.unwrap();
+    let other = harness.node(&spec(true)).await.unwrap();
+    let news = Channel::new("news").unwrap();
+    let prefix = Prefix::new("harness").unwrap();
+    let mut readers = Vec::new();
+    for node in [&slow, &other] {
+        let request = Subscribe::to([news.clone()]);
+        readers.push(node.subscribe(request).await.unwrap());
+    }
+    let fault = Fault::Overrun(slow.node_id());
+    faults.inject(fault).await.unwrap();
+    let events = other.events();
+    timeout(SOON, async {
+        while observer.subscriptions(&prefix, &news).await.unwrap() == 2 {
+            let large = vec![0; 64 * 1024];
+            other.publish(&news, large.into()).await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    // The path opens by itself.
+    let mut watch = slow.watch();
+    let again = watch.wait_for(|state| *state == ConnectionState::Connected { generation: 2 });
+    timeout(SOON, again).await.unwrap().unwrap();
+    faults.heal().await.unwrap();
+    faults.heal().await.unwrap();
+    assert_eq!({ events }.try_recv(), Err(TryRecvError::Empty));
+
+    // One that was not broken off yet gets all of it when healed.
+    faults.inject(fault).await.unwrap();
+    published(&other).await.unwrap();
+    faults.heal().await.unwrap();
+    slow.health().await.unwrap();
+    assert_eq!(slow.state(), ConnectionState::Connected { generation: 2 });
+}
+
+#[tokio::test]
+async fn out_of_memory_ends_no_connection_and_what_is_refused_is_told() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let node = harness.node(&spec(false)).await.unwrap();
+    let refused = Err(PublishErrorKind::NotSent(NotSent::Refused));
+    for _ in 0..2 {
+        faults.inject(Fault::OutOfMemory).await.unwrap();
+        assert_eq!(published(&node).await, refused);
+        assert_eq!(observer.connections().await, Ok(2));
+        faults.heal().await.unwrap();
+        faults.heal().await.unwrap();
+        assert_eq!(published(&node).await, Ok(()));
+    }
+    assert_eq!(node.state(), ConnectionState::Connected { generation: 1 });
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_new_connections_whoever_has_left() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let node = harness.node(&spec(false)).await.unwrap();
+    let leaver = harness.node(&spec(false)).await.unwrap();
+    faults.inject(Fault::MaxClients).await.unwrap();
+    leaver.close().await;
+    let error = harness.node(&spec(false)).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused, "{error}");
+    assert!(
+        error.to_string().contains("max number of clients"),
+        "{error}"
+    );
+    assert_eq!(published(&node).await, Ok(()));
+    assert_eq!(observer.connections().await, Ok(2));
+    faults.heal().await.unwrap();
+    faults.heal().await.unwrap();
+    harness.node(&spec(false)).await.unwrap();
+}
+
+#[tokio::test]
+async fn revoked_credentials_break_every_node_and_nothing_tells_them() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, observer) = parts(&harness);
+    let node = harness.node(&spec(false)).await.unwrap();
+    faults.inject(Fault::RevokeAuth).await.unwrap();
+    becomes(&node, false).await;
+    // The observer works, and sees that nobody gets in.
+    assert_eq!(observer.connections().await, Ok(0));
+    let error = harness.node(&spec(false)).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Unauthorized, "{error}");
+    let secret = harness.secret().unwrap();
+    for told in [
+        format!("{error} {error:?}"),
+        format!("{node:?}"),
+        format!("{harness:?}"),
+    ] {
+        assert!(!told.contains(&secret), "{told}");
+    }
+    faults.heal().await.unwrap();
+    faults.heal().await.unwrap();
+    becomes(&node, true).await;
+    harness.node(&spec(false)).await.unwrap();
+}
+
+/// Also when nothing can be asked of the server any more.
+#[tokio::test]
+async fn faults_of_the_server_end_whatever_else_happened_to_it() {
+    let harness = RedisHarness::process().await.unwrap();
+    let (faults, _) = parts(&harness);
+    let node = harness.node(&spec(true)).await.unwrap();
+    for fault in [
+        Fault::Overrun(node.node_id()),
+        Fault::OutOfMemory,
+        Fault::MaxClients,
+        Fault::RevokeAuth,
+    ] {
+        for then in [Fault::Kill, Fault::Stop, Fault::Freeze] {
+            faults.inject(fault).await.unwrap();
+            faults.inject(then).await.unwrap();
+            faults.heal().await.unwrap();
+            becomes(&node, true).await;
+            timeout(SOON, async {
+                while node.health().await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .unwrap_or_else(|_| panic!("{fault}, then {then}"));
+            let fresh = harness.node(&spec(false)).await;
+            fresh.unwrap_or_else(|error| panic!("{fault}, then {then}: {error}"));
+        }
+    }
 }

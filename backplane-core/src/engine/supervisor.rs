@@ -188,7 +188,14 @@ impl<D: Driver> Supervisor<D> {
     async fn keep_beating(&self, open: &Attached<D::Link>) -> Result<Never, LinkError> {
         loop {
             sleep(self.core.options.heartbeat_interval).await;
-            self.probe(open).await?;
+            match self.probe(open).await {
+                // A broker that takes no messages lives, and may deliver those of others (rule L10).
+                Err(error) if error.kind() == LinkErrorKind::Refused => {
+                    let within = self.core.options.heartbeat_timeout;
+                    bounded(within, "ping", open.link.ping()).await?;
+                }
+                other => other?,
+            }
         }
     }
 

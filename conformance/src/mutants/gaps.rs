@@ -133,7 +133,7 @@ impl NodeTwist for OneIsTold {
 
 /// Keeps an account of its own, beside the right one.
 #[derive(Default)]
-struct CountsMore {
+pub(super) struct CountsMore {
     right: Gap,
     told: OutageAccount,
     counted: HashMap<NodeId, u64>,

@@ -131,7 +131,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
 ];
 
 /// What is made of the outcome of a publish.
-enum Outcome {
+pub(super) enum Outcome {
     IsNotSent,
     IsUnknown,
     Succeeds,

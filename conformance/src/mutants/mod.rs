@@ -21,6 +21,7 @@ mod gaps;
 mod harness;
 mod hoarding;
 mod isolation;
+mod limits;
 mod loss;
 mod malformed;
 mod matrix;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Mutant> {
         isolation::MUTANTS,
         loss::MUTANTS,
         gaps::MUTANTS,
+        limits::MUTANTS,
         reconnection::MUTANTS,
         resubscription::MUTANTS,
         backpressure::MUTANTS,

@@ -64,7 +64,18 @@ impl Backstage {
         task.spawn_blocking_on(work, &self.handle);
         result(&mut task).await
     }
+
+    /// Lets work go on here until its end, or until the task is dropped.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Task {
+        let mut task = JoinSet::new();
+        task.spawn_on(work, &self.handle);
+        Task(task)
+    }
 }
+
+/// Work that ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Task(#[allow(dead_code, reason = "aborts when dropped")] JoinSet<()>);
 
 async fn result<T: 'static>(task: &mut JoinSet<T>) -> io::Result<T> {
     let ended = task.join_next().await;

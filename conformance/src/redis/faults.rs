@@ -34,6 +34,9 @@ impl Faults for RedisHarness {
             | Fault::Trickle
             | Fault::CutInSubscribe(_)
             | Fault::CutInPublish(_) => Ok(()),
+            Fault::Overrun(_) | Fault::OutOfMemory | Fault::MaxClients | Fault::RevokeAuth => {
+                self.may_change_server()
+            }
             other => Err(format!("the Redis harness has no such fault: {other}")),
         }
     }
@@ -57,15 +60,21 @@ impl Faults for RedisHarness {
             Fault::CutInPublish(node) => self.paths.arm(node, Trap::RedisPublish),
             Fault::KillSubscribers => self.kill(ClientKind::Pubsub).await,
             Fault::KillPublishers => self.kill(ClientKind::Normal).await,
+            Fault::Overrun(node) => self.overrun(node).await,
+            Fault::OutOfMemory => self.run_out_of_memory().await,
+            Fault::MaxClients => self.fill().await,
+            Fault::RevokeAuth => self.revoke().await,
             other => Err(format!("the Redis harness has no such fault: {other}")),
         }
     }
 
     async fn heal(&self) -> Result<(), String> {
+        let changed_back = self.change_back().await;
         let mended = self.paths.mend().await.map_err(|error| error.to_string());
         // The server comes back even if a path does not.
         self.with_server(|server| async move { server.heal().await })
             .await
+            .and(changed_back)
             .and(mended)?;
         self.paths.prove_mended().await
     }
@@ -76,7 +85,7 @@ impl Faults for RedisHarness {
 }
 
 impl RedisHarness {
-    async fn break_server(&self, fault: ServerFault) -> Result<(), String> {
+    pub(super) async fn break_server(&self, fault: ServerFault) -> Result<(), String> {
         self.with_server(move |server| async move { server.inject(fault).await })
             .await
     }

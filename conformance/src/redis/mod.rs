@@ -5,6 +5,7 @@ mod faults;
 mod observer;
 mod paths;
 mod proofs;
+mod server_faults;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use url::Url;
 
 use self::backstage::Backstage;
 use self::paths::{Paths, Place};
+use self::server_faults::Changes;
 #[cfg(feature = "container")]
 use crate::fixtures::RedisContainer;
 use crate::fixtures::{ExternalRedis, FixtureError, RedisObserver, RedisProcess, Server};
@@ -36,6 +38,7 @@ use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
 pub struct RedisHarness {
     // Fields are dropped in this order: the server may need the runtime to end.
     server: Mutex<Option<Arc<dyn Server>>>,
+    changes: Changes,
     paths: Paths,
     observer: Arc<RedisObserver>,
     backstage: Backstage,
@@ -114,6 +117,7 @@ impl RedisHarness {
             Some(secret)
         };
         Ok(Self {
+            changes: Changes::default(),
             paths: Paths::to(server.addr()),
             observer: Arc::new(observer),
             backstage,

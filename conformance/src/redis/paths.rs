@@ -185,6 +185,11 @@ impl Paths {
         proxy.ok_or_else(|| format!("node {node} is not behind a proxy"))
     }
 
+    /// The path of one node.
+    pub(super) fn of(&self, node: NodeId) -> Option<Arc<Proxy>> {
+        self.lock().of(node)
+    }
+
     /// Forgets every path, which breaks them.
     pub(super) fn clear(&self) {
         let (paths, broken) = {

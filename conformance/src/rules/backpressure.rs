@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::harness::Fault;
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::rules::loss::{GRACE, quick};
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
@@ -51,6 +52,12 @@ pub(super) const RULES: &[Rule] = &[
         "publishing faster than the broker accepts waits or fails in time, within bounds",
         [Freeze],
         b5
+    ),
+    rule!(
+        "B6",
+        "a connection that the broker breaks off is one outage, told and counted",
+        [Overrun, Observer],
+        limits::b6
     ),
 ];
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::Fault;
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::rules::promise::{must_promise, promises};
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken};
@@ -71,6 +72,12 @@ pub(super) const RULES: &[Rule] = &[
         "no stream ends and no handle dies in an outage",
         [Outage],
         l9
+    ),
+    rule!(
+        "L10",
+        "a broker that refuses what it is handed fails the publish, and is no outage",
+        [OutOfMemory],
+        limits::l10
     ),
 ];
 

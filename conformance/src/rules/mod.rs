@@ -7,6 +7,7 @@ mod churn;
 mod closing;
 mod delivery;
 mod isolation;
+mod limits;
 mod loss;
 mod malformed;
 mod neighbours;

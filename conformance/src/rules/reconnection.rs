@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::limits;
 use crate::rules::loss::GRACE;
 use crate::rules::promise::promises;
 use crate::trial::{Node, Trial, chain, channel, ensure, texts};
@@ -67,6 +68,18 @@ pub(super) const RULES: &[Rule] = &[
         "a loss of only subscribing or only publishing connections heals",
         [KillByType],
         r9
+    ),
+    rule!(
+        "R12",
+        "a broker without room refuses new nodes only, and lost ones try on",
+        [MaxClients, KillByType],
+        limits::r12
+    ),
+    rule!(
+        "R13",
+        "credentials that are taken back are told as that, and waited for",
+        [RevokeAuth],
+        limits::r13
     ),
 ];
 

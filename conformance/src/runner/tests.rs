@@ -129,7 +129,7 @@ async fn nothing_is_tried_on_a_broker_that_does_not_come_back() {
         (
             "T4",
             VerdictKind::Inconclusive,
-            "the broker did not come back after the trial: it is dead; the trial found: no",
+            "the broker failed in the trial or after it: it is dead; the trial found: no",
         ),
         ("T1", VerdictKind::Inconclusive, away),
         ("T5", VerdictKind::NotApplicable, "it cannot be muted"),
