@@ -38,3 +38,6 @@ mod driver;
 
 pub use bus::MemoryBus;
 pub use driver::{MemoryDriver, MemoryLink};
+
+/// The version of this crate, for reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

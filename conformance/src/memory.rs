@@ -33,11 +33,7 @@ impl MemoryHarness {
 #[async_trait]
 impl Harness for MemoryHarness {
     fn describe(&self) -> Description {
-        Description {
-            backend: "memory".to_owned(),
-            fixture: "none".to_owned(),
-            server: None,
-        }
+        Description::new("memory").backend_version(backplane_memory::VERSION)
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {

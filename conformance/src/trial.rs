@@ -5,12 +5,12 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
-    Backplane, Channel, ConnectError, Delivery, Gap, Message, NodeOptions, Prefix, Subscribe,
-    Subscription,
+    Backplane, Capabilities, Channel, ConnectError, Delivery, Gap, Message, NodeOptions, Prefix,
+    Subscribe, Subscription,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -37,6 +37,7 @@ pub struct Trial {
     scale: f64,
     reachable: bool,
     nodes: Arc<Mutex<Vec<Node>>>,
+    capabilities: Arc<OnceLock<Capabilities>>,
 }
 
 impl Trial {
@@ -52,6 +53,7 @@ impl Trial {
             scale,
             reachable,
             nodes: Arc::default(),
+            capabilities: Arc::default(),
         }
     }
 
@@ -75,6 +77,11 @@ impl Trial {
     /// How long something may take that must happen.
     pub(crate) fn within(&self) -> Duration {
         self.scaled(WITHIN)
+    }
+
+    /// What the backend declares, if a node was made.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        self.capabilities.get().copied()
     }
 
     /// A bound on the backend, on a machine as slow as the scale factor says.
@@ -132,6 +139,7 @@ impl Trial {
             ));
         };
         if let Ok(node) = &made {
+            let _ = self.capabilities.set(node.capabilities());
             self.lock().push(Arc::clone(node));
         }
         Ok(made)

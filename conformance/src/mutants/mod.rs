@@ -145,9 +145,7 @@ pub fn controls() -> Vec<Control> {
 pub async fn run(mutant: &Mutant) -> Kill {
     let begin = Instant::now();
     let rules = rules::select(&[mutant.rule.to_owned()]).unwrap_or_default();
-    let suite = Suite::new(mutant.harness())
-        .rules(rules)
-        .time_scale(TIME_SCALE);
+    let suite = Suite::new(mutant.harness()).rules(rules).times(TIME_SCALE);
     let report = suite.run().await;
     let (verdict, reason) = match report.rules.first() {
         Some(result) => (result.verdict, result.reason.clone()),

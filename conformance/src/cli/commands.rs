@@ -1,0 +1,115 @@
+//! The commands of `backplane-conformance`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::EXIT_CODES;
+use super::args::RunArgs;
+
+/// Proves that a backend keeps the contract of backplane, rule by rule.
+#[derive(Debug, Parser)]
+#[command(name = "backplane-conformance", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the suite on a backend
+    #[command(after_help = EXIT_CODES)]
+    Verify {
+        #[command(subcommand)]
+        backend: Backend,
+    },
+    /// Print the rules that have a trial
+    List {
+        /// How to print them
+        #[arg(long, value_enum, default_value_t)]
+        format: ListFormat,
+    },
+    /// Print the rule book: every rule of the contract in full, what it needs, and its mutants
+    Rules {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t)]
+        format: RulesFormat,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Backend {
+    /// The in-memory backend; needs nothing
+    Memory(Box<RunArgs>),
+    /// The Redis backend, on a server that the suite starts or is given
+    Redis {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+}
+
+/// Which Redis to run on.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Where the server comes from [default: url with --url, else container, else process]
+    #[arg(long, value_enum)]
+    pub(super) fixture: Option<Fixture>,
+    /// The server to use, for the fixture url, such as redis://user:password@host:6379/0
+    #[arg(long)]
+    pub(super) url: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Fixture {
+    /// A container
+    Container,
+    /// A redis-server of this machine
+    Process,
+    /// Likewise, with each node behind a fault proxy of its own
+    Proxy,
+    /// A server that runs already; it is never broken, only the way to it
+    Url,
+}
+
+impl Fixture {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Process => "process",
+            Self::Proxy => "proxy",
+            Self::Url => "url",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum RulesFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+    /// The file conformance/RULES.md
+    Markdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_arguments_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
