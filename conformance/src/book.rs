@@ -177,7 +177,7 @@ pub fn to_markdown() -> String {
     let all = entries();
     let tested = all.iter().filter(|entry| entry.trial.is_some()).count();
     let mut out = format!(
-        "<!-- Generated: `{COMMAND}` -->\n\n# The rule book\n\n{tested} of the {} rules of \
+        "<!-- Generated: {COMMAND} -->\n\n# The rule book\n\n{tested} of the {} rules of \
          [the contract](../CONTRACT.md) have a trial in this version. {HEAD}",
         all.len()
     );
@@ -194,7 +194,7 @@ pub fn to_markdown() -> String {
             out.push_str("\n### Not tested yet\n\n");
             for entry in untested {
                 let why = entry.untested.unwrap_or("nobody has said why");
-                let _ = writeln!(out, "- **{}** {} *({why})*", entry.id, escaped(entry.text));
+                let _ = writeln!(out, "- **{}** {} *({why})*", entry.id, entry.text);
             }
         }
     });
@@ -202,8 +202,8 @@ pub fn to_markdown() -> String {
 }
 
 const HEAD: &str = "\
-Each trial is tested in turn: a *mutant* is a backend
-that is wrong on purpose, and the trial has to fail it for the right reason.
+Each trial is tested
+in turn: a *mutant* is a backend that is wrong on purpose, and the trial has to fail it for the right reason.
 
 What is in brackets in the text of a rule is a capability. A backend that does not declare it is tested for the refusal,
 and the verdict is `refused`. What a trial *needs* is a handle of the harness: a fault, or the observer. Where the harness
@@ -227,7 +227,7 @@ failure, does not refuse the certificate, and must still fail, so that the entry
 fn chapter(out: &mut String, entry: &Entry, trial: &Tested) {
     let (id, title) = (entry.id, escaped(trial.title));
     let _ = writeln!(out, "\n### {id} {title}\n");
-    let _ = writeln!(out, "**{}** {}\n", trial.level, escaped(entry.text));
+    let _ = writeln!(out, "**{}** {}\n", trial.level, entry.text);
     if !trial.needs.is_empty() {
         let needs = trial.needs.join(", ");
         let _ = writeln!(out, "- Needs: {needs}. Without: not applicable.");
@@ -298,7 +298,7 @@ mod tests {
     fn the_file_says_of_each_rule_what_the_book_knows() {
         let text = to_markdown();
         for entry in entries() {
-            assert!(text.contains(&escaped(entry.text)), "{}", entry.id);
+            assert!(text.contains(entry.text), "{}", entry.id);
             for mutant in entry.trial.iter().flat_map(|trial| &trial.mutants) {
                 assert!(
                     text.contains(&format!("`{}`", mutant.name)),

@@ -91,9 +91,20 @@ impl Trial {
 
     // --- nodes
 
-    /// The default options, in the trial's prefix.
+    /// The default options, in the trial's prefix, on a machine as slow as the scale factor says.
     pub(crate) fn options(&self) -> NodeOptions {
-        NodeOptions::new(self.prefix())
+        let mut options = NodeOptions::new(self.prefix());
+        if self.scale > 1.0 {
+            for timeout in [
+                &mut options.connect_timeout,
+                &mut options.publish_timeout,
+                &mut options.subscribe_timeout,
+                &mut options.heartbeat_timeout,
+            ] {
+                *timeout = timeout.mul_f64(self.scale);
+            }
+        }
+        options
     }
 
     /// A node in the trial's prefix.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::backstage::Backstage;
 use crate::fixtures::{Mode, Proxy};
+use crate::scale::stretched;
 
 /// For a connection on this machine to be refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
@@ -113,7 +114,7 @@ impl Paths {
             .set(Mode::Refuse)
             .await
             .map_err(|error| error.to_string())?;
-        let dialled = timeout(REFUSED_WITHIN, TcpStream::connect(proxy.addr())).await;
+        let dialled = timeout(stretched(REFUSED_WITHIN), TcpStream::connect(proxy.addr())).await;
         match dialled {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Ok(Err(error)) => return Err(format!("the proxy does not refuse: {error}")),

@@ -42,7 +42,7 @@ pub(super) fn document(report: &Report) -> String {
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in one_line(text).chars() {
-        if "\\`*_<>[]|#~".contains(c) {
+        if "\\`*_<>[]|~".contains(c) {
             out.push('\\');
         }
         out.push(c);
@@ -71,10 +71,7 @@ mod tests {
     #[test]
     fn a_reason_does_not_leave_its_cell() {
         let wild = "a | b\n# <img> *x* `y` [z]";
-        assert_eq!(
-            escaped(wild),
-            "a \\| b \\# \\<img\\> \\*x\\* \\`y\\` \\[z\\]"
-        );
+        assert_eq!(escaped(wild), "a \\| b # \\<img\\> \\*x\\* \\`y\\` \\[z\\]");
         assert_eq!(code("a | b"), "`a \\| b`");
         assert_eq!(code("a `b` c"), "`` a `b` c ``");
     }

@@ -167,8 +167,8 @@ INCONCLUSIVE D3 {D3} (MUST)
 1 known failure
   L9   issue 12
 
-started     2026-01-02T03:04:05Z
-declared    max_payload 100, order publisher, counts_loss
+started      2026-01-02T03:04:05Z
+declared     max_payload 100, order publisher, counts_loss
 run it again suite --seed 7
 ",
         D1 = title("D1"), D2 = title("D2"), D3 = title("D3"), L6 = title("L6"), L8 = title("L8"), L9 = title("L9"));

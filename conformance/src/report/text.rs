@@ -103,12 +103,12 @@ impl Paint {
         }
         out.push('\n');
         let about = &report.about;
-        let _ = writeln!(out, "{:<11} {}", "started", about.started);
+        let _ = writeln!(out, "{:<12} {}", "started", about.started);
         if let Some(declared) = &about.capabilities {
-            let _ = writeln!(out, "{:<11} {declared}", "declared");
+            let _ = writeln!(out, "{:<12} {declared}", "declared");
         }
         if let Some(command) = &about.reproduce {
-            let _ = writeln!(out, "{:<11} {command}", "run it again");
+            let _ = writeln!(out, "{:<12} {command}", "run it again");
         }
         let summary = report.to_summary();
         let kind = match report.is_certified() {
