@@ -119,22 +119,21 @@ impl Screen {
         }
     }
 
+    /// Prints results in the order of the contract, whatever the order in which they end.
     fn show_result(&mut self, result: &RuleResult, index: usize, total: usize) {
-        if self.format == Format::Text {
-            // In the order of the contract, whatever the order in which they end.
-            self.waiting.insert(index, result.clone());
-            while let Some(result) = self.waiting.remove(&self.next) {
-                self.next += 1;
-                self.print(&result);
+        self.waiting.insert(index, result.clone());
+        while let Some(result) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            if self.is_news(&result) {
+                self.print(&result, total);
             }
-        } else if self.is_news(result) {
-            let place = self.place(self.ended, total);
-            to_stderr(format_args!("{place} {} {}\n", result.verdict, result.id));
         }
     }
 
-    fn print(&mut self, result: &RuleResult) {
-        if !self.is_news(result) {
+    fn print(&mut self, result: &RuleResult, total: usize) {
+        if self.format != Format::Text {
+            let place = self.place(self.next, total);
+            to_stderr(format_args!("{place} {} {}\n", result.verdict, result.id));
             return;
         }
         if self.section != result.section {
