@@ -43,11 +43,14 @@ fn suite(out: &mut String, report: &Report, section: &str, rules: &[&RuleResult]
 }
 
 fn case(out: &mut String, backend: &str, rule: &RuleResult) {
+    // Readers take what is before the last dot for a package.
+    let section = rule.section.split_once(". ");
+    let section = section.map_or(&*rule.section, |(_, title)| title);
     let _ = write!(
         out,
         "    <testcase classname=\"{}.{}\" name=\"{} {}\" time=\"{}\"",
         escaped(backend),
-        escaped(&rule.section),
+        escaped(section),
         rule.id,
         escaped(rule.title),
         seconds(rule.duration_ms)
