@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -277,6 +280,49 @@ fn the_environment_stands_for_the_arguments_and_is_checked_too() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(stderr(&output).contains(name), "{output:?}");
     }
+}
+
+#[test]
+fn an_interrupt_ends_the_server_of_every_job() {
+    let arguments = [
+        "verify",
+        "redis",
+        "--fixture",
+        "process",
+        "--rule",
+        RULES,
+        "--jobs",
+        "2",
+        "--repeat",
+        "1000000",
+    ];
+    let mut command = command(&arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(out.any(|line| line.unwrap().starts_with("repetition 1 of ")));
+    let servers = children(child.id());
+    assert_eq!(servers.len(), 2, "{servers:?}");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    // Its output has to be read, or it waits for that.
+    assert!(out.all(|line| line.is_ok()));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    for server in servers {
+        assert!(!Path::new(&format!("/proc/{server}")).exists());
+    }
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let parent = format!("PPid:\t{parent}");
+    let is_child = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| status.lines().any(|line| line == parent))
+    };
+    let processes = fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).collect()
 }
 
 #[test]
