@@ -41,3 +41,6 @@ mod trap;
 pub use bus::MemoryBus;
 pub use driver::{MemoryDriver, MemoryLink};
 pub use trap::{Moment, Trap};
+
+/// The version of this crate, for reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

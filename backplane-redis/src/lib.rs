@@ -79,3 +79,6 @@ pub use link::RedisLink;
 
 /// A node on a Redis server.
 pub type RedisNode = backplane_core::Node<RedisDriver>;
+
+/// The version of this crate, for reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

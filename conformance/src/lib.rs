@@ -28,7 +28,7 @@
 //! #[async_trait]
 //! impl Harness for Mine {
 //!     fn describe(&self) -> Description {
-//!         Description { backend: "mine".into(), fixture: "none".into(), server: None }
+//!         Description::new("mine").backend_version(env!("CARGO_PKG_VERSION"))
 //!     }
 //!
 //!     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
@@ -52,13 +52,16 @@
 //! harness = false
 //! ```
 //!
-//! `cargo test` then prints a line for each rule and fails unless the backend is certified.
+//! `cargo test` then prints a line for each rule and fails unless the backend is certified. The test binary takes the
+//! arguments of the command line, such as `cargo test --test conformance -- --rule L5 --repeat 20`: see [`cli`].
 //! [`Harness`] says what else it can have: fault handles and an observer open the rules that need them,
 //! and what is missing is reported as not applicable, with its reason.
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "memory")]
+pub mod book;
 pub mod cli;
-mod embedded;
+pub mod contract;
+mod expected;
 #[cfg(feature = "redis")]
 pub mod fixtures;
 mod harness;
@@ -72,19 +75,21 @@ mod report;
 mod rule;
 pub mod rules;
 mod runner;
+mod scale;
 mod trial;
 mod verdict;
 mod wire;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;
-pub use embedded::main;
+pub use cli::embedded::{main, try_main};
+pub use expected::{Difference, Expectation, Expected};
 pub use harness::{Cuts, Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 #[cfg(feature = "memory")]
 pub use memory::MemoryHarness;
-pub use report::{Report, RuleResult, SUITE_VERSION, Summary};
+pub use report::{About, Declared, Report, RuleResult, SUITE_VERSION, Summary};
 pub use rule::{Level, Need, Rule, TrialFn};
-pub use runner::{Progress, Suite};
+pub use runner::{Fleet, Plan, Progress, Suite};
 pub use trial::Trial;
 pub use verdict::{Ending, Outcome, Verdict, VerdictKind};
 pub use wire::{EngineWire, Wire};

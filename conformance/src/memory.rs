@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use backplane_core::{Backplane, Channel, ConnectError, NodeId, NodeOptions, Prefix};
+use backplane_core::{
+    Backplane, Channel, ConnectError, ConnectErrorKind, NodeId, NodeOptions, Prefix,
+};
 use backplane_memory::{MemoryBus, Moment, Trap};
 use bytes::Bytes;
 
@@ -47,11 +49,7 @@ impl MemoryHarness {
 #[async_trait]
 impl Harness for MemoryHarness {
     fn describe(&self) -> Description {
-        Description {
-            backend: "memory".to_owned(),
-            fixture: "none".to_owned(),
-            server: None,
-        }
+        Description::new("memory").backend_version(backplane_memory::VERSION)
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
@@ -98,7 +96,6 @@ impl Faults for MemoryHarness {
                 "messages on the memory bus are no bytes that could arrive one at a time"
                     .to_owned(),
             ),
-            other => Err(format!("the memory bus has no such fault: {other}")),
         }
     }
 

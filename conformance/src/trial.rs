@@ -5,12 +5,12 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
-    Backplane, Channel, ConnectError, Delivery, Gap, Message, NodeOptions, Prefix, Subscribe,
-    Subscription,
+    Backplane, Capabilities, Channel, ConnectError, Delivery, Gap, Message, NodeOptions, Prefix,
+    Subscribe, Subscription,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -37,6 +37,7 @@ pub struct Trial {
     scale: f64,
     reachable: bool,
     nodes: Arc<Mutex<Vec<Node>>>,
+    capabilities: Arc<OnceLock<Capabilities>>,
 }
 
 impl Trial {
@@ -52,6 +53,7 @@ impl Trial {
             scale,
             reachable,
             nodes: Arc::default(),
+            capabilities: Arc::default(),
         }
     }
 
@@ -77,6 +79,11 @@ impl Trial {
         self.scaled(WITHIN)
     }
 
+    /// What the backend declares, if a node was made.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        self.capabilities.get().copied()
+    }
+
     /// A bound on the backend, on a machine as slow as the scale factor says.
     pub(crate) fn scaled(&self, bound: Duration) -> Duration {
         bound.mul_f64(self.scale)
@@ -84,9 +91,20 @@ impl Trial {
 
     // --- nodes
 
-    /// The default options, in the trial's prefix.
+    /// The default options, in the trial's prefix, on a machine as slow as the scale factor says.
     pub(crate) fn options(&self) -> NodeOptions {
-        NodeOptions::new(self.prefix())
+        let mut options = NodeOptions::new(self.prefix());
+        if self.scale > 1.0 {
+            for timeout in [
+                &mut options.connect_timeout,
+                &mut options.publish_timeout,
+                &mut options.subscribe_timeout,
+                &mut options.heartbeat_timeout,
+            ] {
+                *timeout = timeout.mul_f64(self.scale);
+            }
+        }
+        options
     }
 
     /// A node in the trial's prefix.
@@ -128,6 +146,7 @@ impl Trial {
             ));
         };
         if let Ok(node) = &made {
+            let _ = self.capabilities.set(node.capabilities());
             self.lock().push(Arc::clone(node));
         }
         Ok(made)

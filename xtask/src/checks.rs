@@ -19,9 +19,9 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
 ];
 
 /// The backends that the suite certifies: a name for the check, the arguments of `verify`, and
-/// what the machine needs.
+/// what the machine needs. The verdicts are compared with `conformance/expected/NAME.json`.
 const SUITES: &[(&str, &[&str], Needs)] = &[
-    ("memory", &["memory"], Needs::Nothing),
+    ("memory", &["memory", "--shuffle"], Needs::Nothing),
     (
         "redis-container",
         &["redis", "--fixture", "container"],
@@ -34,7 +34,7 @@ const SUITES: &[(&str, &[&str], Needs)] = &[
     ),
     (
         "redis-proxy",
-        &["redis", "--fixture", "proxy"],
+        &["redis", "--fixture", "proxy", "--jobs", "2", "--shuffle"],
         Needs::RedisServer,
     ),
 ];
@@ -163,11 +163,9 @@ pub(crate) fn all() -> Vec<Check> {
 
     for (name, args, needs) in SUITES {
         let cmd = cargo("run --locked --release --package backplane-conformance -- verify");
-        checks.push(Check::new(
-            format!("suite:{name}"),
-            *needs,
-            cmd.args(args.iter().copied()),
-        ));
+        let cmd = cmd.args(args.iter().copied());
+        let cmd = cmd.args(["--expect", &expected(name)]);
+        checks.push(Check::new(format!("suite:{name}"), *needs, cmd));
     }
 
     let (package, example, args) = EXAMPLE;
@@ -178,6 +176,11 @@ pub(crate) fn all() -> Vec<Check> {
         cmd.args(args.iter().copied()),
     ));
     checks
+}
+
+/// The file with the verdicts that a suite is expected to have.
+fn expected(suite: &str) -> String {
+    format!("conformance/expected/{suite}.json")
 }
 
 /// A call of cargo; `line` is split at its spaces.
@@ -217,6 +220,7 @@ fn lean(tree: &str) -> Result<()> {
 mod tests {
     use std::collections::HashSet;
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::run::workspace;
@@ -255,6 +259,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn every_suite_has_its_expected_verdicts_and_every_file_its_suite() {
+        let directory = workspace().join("conformance/expected");
+        let mut files: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|file| {
+                file.unwrap()
+                    .path()
+                    .strip_prefix(workspace())
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        files.sort();
+        let mut named: Vec<PathBuf> = SUITES
+            .iter()
+            .map(|suite| expected(suite.0).into())
+            .collect();
+        named.sort();
+        assert_eq!(files, named);
     }
 
     #[test]

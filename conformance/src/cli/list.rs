@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::args::Format;
+use super::commands::ListFormat;
 use super::screen::to_stdout;
 use crate::rule::{Level, Need, Rule};
 use crate::rules;
@@ -27,15 +27,15 @@ impl From<Rule> for Line {
     }
 }
 
-pub(super) fn print(format: Format) {
+pub(super) fn print(format: ListFormat) {
     let lines: Vec<Line> = rules::all().into_iter().map(Line::from).collect();
     match format {
-        Format::Text => {
+        ListFormat::Text => {
             for line in lines {
                 to_stdout(format_args!("{}\n", text(&line)));
             }
         }
-        Format::Json => {
+        ListFormat::Json => {
             // Strings only: this cannot fail.
             let json = serde_json::to_string_pretty(&lines).unwrap_or_default();
             to_stdout(format_args!("{json}\n"));

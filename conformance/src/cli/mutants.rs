@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::{Format, MutantArgs};
+use super::commands::{ListFormat, MutantArgs};
 use super::{complain, refuse, screen};
 use crate::mutants::{self, Matrix, MatrixRun};
 use crate::rules;
@@ -28,16 +28,17 @@ pub(super) fn run(args: &MutantArgs) -> ExitCode {
     if !args.mutants.is_empty() {
         chosen.retain(|mutant| args.mutants.iter().any(|name| name == mutant.name));
     }
-    let mut run = MatrixRun::new(chosen)
-        .rules(rules)
-        .time_scale(args.time_scale);
+    let mut run = MatrixRun::new(chosen).rules(rules);
+    if let Some(scale) = args.time_scale {
+        run = run.time_scale(scale);
+    }
     if let Some(jobs) = args.jobs {
         run = run.jobs(jobs.get());
     }
     let matrix = tell_progress(run);
     match args.format {
-        Format::Text => screen::to_stdout(format_args!("{}\n", matrix.to_text())),
-        Format::Json => screen::to_stdout(format_args!("{}\n", matrix.to_json())),
+        ListFormat::Text => screen::to_stdout(format_args!("{}\n", matrix.to_text())),
+        ListFormat::Json => screen::to_stdout(format_args!("{}\n", matrix.to_json())),
     }
     if let Some(file) = &args.write_expected {
         return write(file, &matrix);

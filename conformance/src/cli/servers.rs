@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::args::{Fixture, ServerArgs};
+use super::commands::{Fixture, ServerArgs};
 use super::complain;
 use crate::fixtures::FixtureError;
 use crate::harness::Harness;

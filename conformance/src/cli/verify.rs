@@ -1,153 +1,95 @@
-//! `verify`: runs the suite.
+//! `verify`: runs the suite on a backend of this repository.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::args::{Backend, RunArgs};
-use super::screen::Screen;
-use super::{Place, complain, refuse, servers};
+use super::commands::{Backend, Fixture, ServerArgs};
+use super::session::Session;
+use super::{refuse, servers};
 use crate::harness::{Description, Harness};
 use crate::memory::MemoryHarness;
-use crate::report::Report;
-use crate::rules;
-use crate::runner::Suite;
 
-pub(super) async fn run(backend: Backend, place: Place) -> ExitCode {
-    let (Backend::Memory(args) | Backend::Redis { run: args, .. }) = &backend;
-    let rules = match rules::select(&args.rules) {
-        Ok(rules) => rules,
-        Err(unknown) => {
-            return refuse(format_args!(
-                "there is no rule {unknown:?}; `list` prints the rules"
-            ));
+/// How many rules are tried at once in memory: most of them wait.
+const MEMORY_JOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
+pub(super) fn run(backend: Backend) -> ExitCode {
+    match backend {
+        Backend::Memory(args) => Session {
+            args: *args,
+            jobs: MEMORY_JOBS,
+            command,
         }
-    };
-    let harness: Arc<dyn Harness> = match &backend {
-        Backend::Memory(_) => Arc::new(MemoryHarness::new()),
-        Backend::Redis { server, .. } => match servers::start(server).await {
-            Ok(harness) => harness,
-            Err(why) => return refuse(why),
-        },
-    };
-    // The place is empty: this is the only one who fills it, once.
-    let _ = place.set(Arc::clone(&harness));
-
-    let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    let mut screen = Screen::new(args.format, args.repeat);
-    screen.open(&harness.describe(), seed);
-    let mut runs: Vec<Report> = Vec::new();
-    for repetition in 0..args.repeat {
-        let seed = seed.wrapping_add(repetition);
-        screen.begin(seed);
-        let suite = Suite::new(Arc::clone(&harness));
-        let suite = suite
-            .rules(rules.clone())
-            .seed(seed)
-            .time_scale(args.time_scale);
-        let report = suite.run_with(|progress| screen.show(&progress)).await;
-        screen.end(&report);
-        let lost = report.broker_lost.clone();
-        runs.push(report);
-        if let Some(why) = lost {
-            complain(format_args!(
-                "the broker is lost, and the rest was not tried: {why}"
-            ));
-            break;
-        }
-    }
-    finish(&screen, runs, &harness.describe(), args)
-}
-
-fn finish(screen: &Screen, mut runs: Vec<Report>, of: &Description, args: &RunArgs) -> ExitCode {
-    let reproductions = reproductions(&runs, of, args);
-    let report = match args.repeat {
-        1 => runs.pop(),
-        _ => Report::repeated(runs),
-    };
-    // There was at least one run.
-    let Some(report) = report else {
-        return refuse("nothing was run");
-    };
-    screen.close(&report, &reproductions);
-    if report.is_certified() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// For each rule that did not pass, the command line that repeats its first bad trial.
-fn reproductions(runs: &[Report], of: &Description, args: &RunArgs) -> Vec<String> {
-    let mut lines: Vec<(&str, String)> = Vec::new();
-    for run in runs {
-        for rule in run
-            .rules
-            .iter()
-            .filter(|rule| rule.tried && rule.verdict.is_bad())
-        {
-            if !lines.iter().any(|(id, _)| *id == rule.id) {
-                lines.push((rule.id, reproduction(rule.id, run.seed, of, args)));
+        .run(|| async {
+            let harness: Arc<dyn Harness> = Arc::new(MemoryHarness::new());
+            Ok(harness)
+        }),
+        Backend::Redis { server, run } => {
+            if let Err(why) = one_server(&server, run.jobs) {
+                return refuse(why);
             }
+            let server = Arc::new(server);
+            Session {
+                args: *run,
+                jobs: NonZeroUsize::MIN,
+                command,
+            }
+            .run(move || {
+                let server = Arc::clone(&server);
+                async move { servers::start(&server).await }
+            })
         }
     }
-    lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn reproduction(rule: &str, seed: u64, of: &Description, args: &RunArgs) -> String {
+/// A server that runs already is not shared by several jobs: the faults of one would reach the others.
+fn one_server(server: &ServerArgs, jobs: Option<NonZeroUsize>) -> Result<(), &'static str> {
+    let is_given = server.url.is_some() || server.fixture == Some(Fixture::Url);
+    match jobs {
+        Some(jobs) if jobs.get() > 1 && is_given => {
+            Err("--jobs needs a server for each job, and --url gives one")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The command line that runs the whole suite on this backend.
+fn command(of: &Description) -> String {
     let fixture = match &*of.fixture {
         "none" => String::new(),
         // Not the URL itself: it may hold a password.
         "url" => " --fixture url --url \"$URL\"".to_owned(),
         fixture => format!(" --fixture {fixture}"),
     };
-    let scale = match args.time_scale {
-        1.0 => String::new(),
-        scale => format!(" --time-scale {scale}"),
-    };
     format!(
-        "cargo run --release -p backplane-conformance -- verify {}{fixture} --rule {rule} --seed \
-         {seed}{scale}",
+        "cargo run --release -p backplane-conformance -- verify {}{fixture}",
         of.backend
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
-    use super::super::args::{Cli, Command};
     use super::*;
 
-    fn line(fixture: &str, arguments: &[&str]) -> String {
-        let of = Description {
-            backend: "redis".to_owned(),
-            fixture: fixture.to_owned(),
-            server: None,
-        };
-        let all = ["x", "verify", "memory"].iter().chain(arguments);
-        let Command::Verify {
-            backend: Backend::Memory(args),
-        } = Cli::parse_from(all).command
-        else {
-            unreachable!()
-        };
-        reproduction("L5", 123, &of, &args)
+    #[test]
+    fn the_command_line_names_the_fixture_and_never_the_url() {
+        const COMMAND: &str = "cargo run --release -p backplane-conformance -- verify redis";
+        let of = |fixture: &str| command(&Description::new("redis").fixture(fixture));
+        assert_eq!(of("none"), COMMAND);
+        assert_eq!(of("process"), format!("{COMMAND} --fixture process"));
+        assert_eq!(of("url"), format!("{COMMAND} --fixture url --url \"$URL\""));
     }
 
     #[test]
-    fn a_failure_comes_with_the_command_line_that_repeats_it() {
-        const COMMAND: &str = "cargo run --release -p backplane-conformance -- verify redis";
-        assert_eq!(
-            line("process", &["--seed", "9", "--repeat", "5"]),
-            format!("{COMMAND} --fixture process --rule L5 --seed 123")
-        );
-        assert_eq!(
-            line("none", &["--time-scale", "2.5"]),
-            format!("{COMMAND} --rule L5 --seed 123 --time-scale 2.5")
-        );
-        assert_eq!(
-            line("url", &[]),
-            format!("{COMMAND} --fixture url --url \"$URL\" --rule L5 --seed 123")
-        );
+    fn a_server_that_is_given_has_one_job() {
+        let server = |fixture, url: Option<&str>| ServerArgs {
+            fixture,
+            url: url.map(str::to_owned),
+        };
+        let given = server(None, Some("redis://h"));
+        assert!(one_server(&given, NonZeroUsize::new(2)).is_err());
+        assert!(one_server(&given, NonZeroUsize::new(1)).is_ok());
+        assert!(one_server(&given, None).is_ok());
+        assert!(one_server(&server(Some(Fixture::Process), None), NonZeroUsize::new(2)).is_ok());
     }
 }

@@ -191,14 +191,12 @@ impl MatrixRun {
             Job::Mutant { row, rule } => (self.mutants[row].harness(), rule),
             Job::Control { row, rule } => (controls[row].harness(), rule),
         };
-        let scale = match job {
+        let factor = match job {
             // What must fail, fails soon: nothing is far away.
-            Job::Mutant { row, rule } if self.mutants[row].fails(self.rules[rule].id) => {
-                self.scale * TIME_SCALE
-            }
-            _ => self.scale,
+            Job::Mutant { row, rule } if self.mutants[row].fails(self.rules[rule].id) => TIME_SCALE,
+            _ => 1.0,
         };
-        try_rule(harness, self.rules[rule], scale)
+        try_rule(harness, self.rules[rule], self.scale, factor)
     }
 
     fn matrix(&self, cells: Vec<(Job, Cell)>, controls: &[Control], took: Duration) -> Matrix {
@@ -254,7 +252,7 @@ pub(super) struct Cell {
 }
 
 /// Runs one rule, on a runtime of its own, because some rules count its tasks.
-pub(super) fn try_rule(harness: Arc<dyn Harness>, rule: Rule, scale: f64) -> Cell {
+pub(super) fn try_rule(harness: Arc<dyn Harness>, rule: Rule, scale: f64, factor: f64) -> Cell {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -268,7 +266,10 @@ pub(super) fn try_rule(harness: Arc<dyn Harness>, rule: Rule, scale: f64) -> Cel
             };
         }
     };
-    let suite = Suite::new(harness).rules(vec![rule]).time_scale(scale);
+    let suite = Suite::new(harness)
+        .rules(vec![rule])
+        .time_scale(scale)
+        .times(factor);
     let report = runtime.block_on(suite.run());
     runtime.shutdown_timeout(RUNTIME_LIMIT);
     match report.rules.into_iter().next() {

@@ -23,10 +23,6 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
     /// The node was made.
     fn made(&self, _node: &Inner) {}
 
-    fn node_id(&self, node: &Inner) -> NodeId {
-        node.node_id()
-    }
-
     async fn publish(
         &self,
         node: &Inner,
@@ -249,4 +245,25 @@ impl Tasks {
 /// Locks; what a panic has left behind is good enough for a mutant.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same request for other channels.
+pub(super) fn with_channels(
+    request: &Subscribe,
+    channels: impl IntoIterator<Item = Channel>,
+) -> Subscribe {
+    let mut changed = Subscribe::to(channels);
+    if request.is_without_own() {
+        changed = changed.without_own();
+    }
+    if request.is_deferred() {
+        changed = changed.deferred();
+    }
+    if let Some(bytes) = request.queue_bytes() {
+        changed = changed.max_bytes(bytes);
+    }
+    match request.queue_capacity() {
+        Some(capacity) => changed.capacity(capacity),
+        None => changed,
+    }
 }

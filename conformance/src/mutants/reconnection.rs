@@ -14,10 +14,9 @@ use backplane_memory::{MemoryDriver, MemoryLink};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::driver::LinkTwist;
-use super::envelope::with_channels;
 use super::harness::{Made, Make, Wrong};
 use super::loss::generation;
-use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock, with_channels};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
 use crate::harness::{NodeSpec, Start};

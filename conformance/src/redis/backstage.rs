@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 use crate::fixtures::FixtureError;
+use crate::scale::stretched;
 
 /// How long work that was given up may take to notice.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -91,7 +92,8 @@ impl Drop for Backstage {
         };
         // From another thread, because a runtime must not be waited for inside another one. What the tasks own,
         // such as a server, has ended when this returns.
-        let end = thread::Builder::new().spawn(move || runtime.shutdown_timeout(END_LIMIT));
+        let end =
+            thread::Builder::new().spawn(move || runtime.shutdown_timeout(stretched(END_LIMIT)));
         if let Ok(end) = end {
             let _ = end.join();
         }

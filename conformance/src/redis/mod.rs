@@ -192,11 +192,10 @@ impl RedisHarness {
 #[async_trait]
 impl Harness for RedisHarness {
     fn describe(&self) -> Description {
-        Description {
-            backend: "redis".to_owned(),
-            fixture: self.fixture.to_owned(),
-            server: Some(self.version.clone()),
-        }
+        Description::new("redis")
+            .backend_version(backplane_redis::VERSION)
+            .fixture(self.fixture)
+            .server(self.version.as_str())
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {

@@ -180,14 +180,10 @@ impl Paths {
         now.fold(state.past, Cuts::and)
     }
 
-    fn of(&self, node: NodeId) -> Result<Arc<Proxy>, String> {
+    /// The path of one node.
+    pub(super) fn of(&self, node: NodeId) -> Result<Arc<Proxy>, String> {
         let proxy = self.lock().of(node);
         proxy.ok_or_else(|| format!("node {node} is not behind a proxy"))
-    }
-
-    /// The path of one node.
-    pub(super) fn of(&self, node: NodeId) -> Option<Arc<Proxy>> {
-        self.lock().of(node)
     }
 
     /// Forgets every path, which breaks them.

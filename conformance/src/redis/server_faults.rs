@@ -49,8 +49,7 @@ impl RedisHarness {
 
     /// Nothing reaches one node any more, until the server has broken its subscribing connection off.
     pub(super) async fn overrun(&self, node: NodeId) -> Result<(), String> {
-        let path = self.paths.of(node);
-        let path = path.ok_or_else(|| format!("node {node} is not behind a proxy"))?;
+        let path = self.paths.of(node)?;
         let name = format!("{}-{node}-", self.client_name);
         let is_its = |client: &ClientInfo| {
             client.name.starts_with(&name) && client.kind() == ClientKind::Pubsub

@@ -128,7 +128,7 @@ async fn l1(trial: Trial) -> Outcome {
         // Many at once end in time as well.
         let many =
             futures_util::future::join_all((0..200).map(|_| node.publish(&news, "many".into())));
-        let Ok(ended) = timeout(bound + GRACE, many).await else {
+        let Ok(ended) = timeout(bound + trial.scaled(GRACE), many).await else {
             return broken(format!(
                 "{fault}: 200 publishes did not end within {bound:?}"
             ));
@@ -271,7 +271,11 @@ async fn l3(trial: Trial) -> Outcome {
     }
 
     // A frozen broker: what was handed over may be done late, so it must not be called "not sent".
-    let impatient = trial.options().publish_timeout(Duration::from_millis(300));
+    // On a slow machine the publish before it still has to get through.
+    let short = Duration::from_millis(300);
+    let impatient = trial
+        .options()
+        .publish_timeout(trial.scaled(short).max(short));
     let a = trial.node_with(impatient).await?;
     trial.publish(&a, &news, "before").await?;
     trial.inject(Fault::Freeze).await?;
