@@ -1,5 +1,7 @@
 //! The arguments of the command.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Proves that a backend keeps the contract of backplane, rule by rule.
@@ -72,6 +74,9 @@ pub(super) struct RunArgs {
     /// Run everything so many times, with the seeds N, N+1, ...
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) repeat: u64,
+    /// Instead of the rules, run random operations against the model for so long, such as 30s, 10m or 2h
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["rules", "repeat"])]
+    pub(super) soak: Option<Duration>,
     /// Stretch every time limit by this factor, for a slow machine: 1 to 100
     #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = time_scale)]
     pub(super) time_scale: f64,
@@ -116,6 +121,22 @@ fn time_scale(text: &str) -> Result<f64, String> {
     }
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "it must be a number and s, m or h, such as 90s".to_owned();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it must be from 1s to 8760h".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -125,6 +146,27 @@ mod tests {
     #[test]
     fn the_definition_of_the_arguments_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for wrong in [
+            "",
+            "s",
+            "10",
+            "0s",
+            "-1s",
+            "1.5h",
+            "10 m",
+            "1d",
+            "9999999999999999999h",
+            "8761h",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! Both take `--format text|json`. With `json`, standard output holds one document and nothing else; progress and
 //! complaints go to standard error.
 //!
+//! `verify BACKEND --soak DURATION` runs random operations against the model instead of the rules.
+//!
 //! `verify` also takes `--rule ID` (repeatable), `--seed N`, `--repeat N` and `--time-scale F`. For each rule that
 //! did not pass it prints the command line that repeats it.
 //!
@@ -21,6 +23,7 @@ mod args;
 mod list;
 mod screen;
 mod servers;
+mod soak;
 mod verify;
 
 use std::fmt;
@@ -59,7 +62,12 @@ pub fn main() -> ExitCode {
                 Ok(runtime) => runtime,
                 Err(error) => return refuse(format_args!("cannot start the runtime: {error}")),
             };
-            let code = runtime.block_on(until_interrupted(|place| verify::run(backend, place)));
+            let code = runtime.block_on(async {
+                match soak::wanted(&backend) {
+                    Some(duration) => soak::run(backend, duration).await,
+                    None => until_interrupted(|place| verify::run(backend, place)).await,
+                }
+            });
             runtime.shutdown_timeout(RUNTIME_LIMIT);
             code
         }
@@ -78,14 +86,19 @@ async fn until_interrupted<F: Future<Output = ExitCode>>(run: impl FnOnce(Place)
         code = arrival(SignalKind::terminate(), 143) => code,
         code = run(Arc::clone(&place)) => code,
     };
-    if let Some(harness) = place.get()
-        && timeout(SHUT_DOWN_LIMIT, harness.shut_down()).await.is_err()
-    {
+    if let Some(harness) = place.get() {
+        shut_down(&**harness).await;
+    }
+    code
+}
+
+/// Ends what the harness has running, and complains if that takes too long.
+async fn shut_down(harness: &dyn Harness) {
+    if timeout(SHUT_DOWN_LIMIT, harness.shut_down()).await.is_err() {
         complain(format_args!(
             "the server did not end within {SHUT_DOWN_LIMIT:?}"
         ));
     }
-    code
 }
 
 async fn arrival(kind: SignalKind, code: u8) -> ExitCode {

@@ -1,0 +1,186 @@
+//! The reference model on the backends: random operations, faults among them, after which the record must be right.
+//! Failures shrink, and are kept in `proptest-regressions`.
+//!
+//! - `BACKPLANE_MODEL_CASES` raises the number of cases on memory (default 2000), `BACKPLANE_MODEL_REDIS_CASES` that
+//!   on Redis (default 6; it needs a `redis-server`).
+#![cfg(all(feature = "memory", feature = "model"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy knows tests only by their attribute
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use backplane_conformance::model::{Kinds, Op, Reference, State, System, supported};
+use backplane_conformance::{Harness, MemoryHarness};
+use proptest::test_runner::{Config, FileFailurePersistence};
+use proptest_state_machine::StateMachineTest;
+use tokio::runtime::{Builder, Runtime};
+
+/// A system and the runtime that its tasks live in.
+struct Running {
+    system: System,
+    runtime: Runtime,
+}
+
+impl Running {
+    fn apply(&mut self, op: &Op) {
+        self.runtime
+            .block_on(self.system.apply(op))
+            .expect("the environment works");
+        self.check();
+    }
+
+    fn finish(mut self) {
+        self.runtime
+            .block_on(self.system.finish())
+            .expect("the environment works");
+        self.check();
+    }
+
+    fn check(&self) {
+        let violations = self.system.violations();
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+}
+
+fn cases(variable: &str, default: u32) -> u32 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(default)
+}
+
+fn config(cases: u32) -> Config {
+    Config {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/proptest-regressions/model.txt"
+        )))),
+        max_shrink_iters: 2000,
+        ..Config::default()
+    }
+}
+
+fn run<T: StateMachineTest>(cases: u32, ops: std::ops::Range<usize>)
+where
+    T::Reference: 'static,
+{
+    let config = config(cases);
+    let mut runner = proptest::test_runner::TestRunner::new(config.clone());
+    let strategy =
+        <T::Reference as proptest_state_machine::ReferenceStateMachine>::sequential_strategy(ops);
+    let result = runner.run(&strategy, |(state, ops, seen)| {
+        T::test_sequential(config.clone(), state, ops, seen);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[derive(Debug)]
+struct OnMemory;
+
+impl Kinds for OnMemory {
+    fn kinds() -> Vec<backplane_conformance::model::FaultKind> {
+        supported(&MemoryHarness::new())
+    }
+}
+
+impl StateMachineTest for OnMemory {
+    type SystemUnderTest = Running;
+    type Reference = Reference<Self>;
+
+    fn init_test(_: &State) -> Running {
+        // The clock stands still while anything can go on, and jumps when nothing can.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime can be made");
+        let system = System::new(Arc::new(MemoryHarness::new()), "model", 1, 1.0);
+        Running { system, runtime }
+    }
+
+    fn apply(mut running: Running, _: &State, op: Op) -> Running {
+        running.apply(&op);
+        running
+    }
+
+    fn teardown(running: Running, _: State) {
+        running.finish();
+    }
+}
+
+#[test]
+fn memory_keeps_the_guarantee() {
+    run::<OnMemory>(cases("BACKPLANE_MODEL_CASES", 2000), 1..40);
+}
+
+/// Redis, one server for all cases.
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::OnceLock;
+    use std::thread;
+
+    use backplane_conformance::RedisHarness;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct OnRedis;
+
+    fn harness() -> Arc<RedisHarness> {
+        static HARNESS: OnceLock<Arc<RedisHarness>> = OnceLock::new();
+        let start = || {
+            // Not in the runtime of a case, which ends with it.
+            let start = || {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                let started = runtime.block_on(RedisHarness::process());
+                Arc::new(started.expect("a redis-server can be started"))
+            };
+            thread::spawn(start).join().expect("the start works")
+        };
+        Arc::clone(HARNESS.get_or_init(start))
+    }
+
+    impl Kinds for OnRedis {
+        fn kinds() -> Vec<backplane_conformance::model::FaultKind> {
+            supported(&*harness())
+        }
+    }
+
+    impl StateMachineTest for OnRedis {
+        type SystemUnderTest = Running;
+        type Reference = Reference<Self>;
+
+        fn init_test(_: &State) -> Running {
+            static CASES: AtomicU64 = AtomicU64::new(0);
+            let tag = format!("model-{}", CASES.fetch_add(1, Ordering::Relaxed));
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime can be made");
+            let system = System::new(harness(), &tag, 1, 1.0);
+            Running { system, runtime }
+        }
+
+        fn apply(mut running: Running, _: &State, op: Op) -> Running {
+            running.apply(&op);
+            running
+        }
+
+        fn teardown(running: Running, _: State) {
+            running.finish();
+        }
+    }
+
+    #[test]
+    fn redis_keeps_the_guarantee() {
+        run::<OnRedis>(cases("BACKPLANE_MODEL_REDIS_CASES", 6), 1..30);
+        Runtime::new()
+            .unwrap()
+            .block_on(harness().shut_down());
+    }
+}
