@@ -6,11 +6,15 @@
 #![cfg(all(feature = "memory", feature = "model"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy knows tests only by their attribute
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use backplane_conformance::model::{Kinds, Op, Reference, State, System, supported};
-use backplane_conformance::{Harness, MemoryHarness};
+use backplane_conformance::model::{
+    Class, Kinds, Op, Reference, Soak, SoakReport, State, System, supported,
+};
+use backplane_conformance::{Harness, MemoryHarness, mutants};
 use proptest::test_runner::{Config, FileFailurePersistence};
 use proptest_state_machine::StateMachineTest;
 use tokio::runtime::{Builder, Runtime};
@@ -92,12 +96,7 @@ impl StateMachineTest for OnMemory {
     type Reference = Reference<Self>;
 
     fn init_test(_: &State) -> Running {
-        // The clock stands still while anything can go on, and jumps when nothing can.
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .expect("a runtime can be made");
+        let runtime = paused();
         let system = System::new(Arc::new(MemoryHarness::new()), "model", 1, 1.0);
         Running { system, runtime }
     }
@@ -115,6 +114,87 @@ impl StateMachineTest for OnMemory {
 #[test]
 fn memory_keeps_the_guarantee() {
     run::<OnMemory>(cases("BACKPLANE_MODEL_CASES", 2000), 1..40);
+}
+
+/// What is wrong with each of these backends, the model must find by itself, in the right class.
+#[test]
+fn wrong_backends_are_found() {
+    use Class::{Duplicated, Reordered, Unexpected, UnreportedLost};
+    const WRONG: [(&str, Class); 22] = [
+        ("delivers-twice", Duplicated),
+        ("ignores-without-own", Unexpected),
+        ("takes-channels-for-patterns", Unexpected),
+        ("replays-the-last-message", Unexpected),
+        ("swaps-neighbours", Reordered),
+        ("reverses-batches", Reordered),
+        ("subscribe-does-not-wait-for-the-broker", UnreportedLost),
+        ("unsubscribe-does-nothing", Unexpected),
+        ("cancelled-subscribe-stays", Unexpected),
+        ("ignores-the-prefix", Unexpected),
+        ("joins-names-without-delimiter", Unexpected),
+        ("sends-later-what-was-not-sent", Unexpected),
+        ("calls-unknown-not-sent", Unexpected),
+        ("retries-after-unknown", Duplicated),
+        ("loses-a-message-now-and-then", UnreportedLost),
+        ("tells-no-gap", UnreportedLost),
+        ("tells-the-gap-too-late", UnreportedLost),
+        ("does-not-count-the-loss", UnreportedLost),
+        ("counts-one-too-many", Unexpected),
+        ("does-not-resubscribe", UnreportedLost),
+        ("overflow-is-dropped-silently", UnreportedLost),
+        ("overflow-counts-one", UnreportedLost),
+    ];
+    let mut alive = Vec::new();
+    for (name, class) in WRONG {
+        let all = mutants::all();
+        let mutant = all
+            .iter()
+            .find(|mutant| mutant.name == name)
+            .expect("it exists");
+        let found = SEEDS.into_iter().find_map(|seed| {
+            let report = quick(mutant.harness(), seed, 600);
+            let classes: HashSet<_> = report.violations.iter().map(|v| v.class).collect();
+            classes.contains(&class).then_some((seed, report.ops))
+        });
+        match found {
+            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
+            None => alive.push(name),
+        }
+    }
+    assert!(alive.is_empty(), "not found: {alive:?}");
+}
+
+/// The wrappers that wrong backends are made of, with nothing wrong.
+#[test]
+fn wrapped_backends_with_nothing_wrong_pass() {
+    for control in mutants::controls() {
+        for seed in SEEDS {
+            let report = quick(Arc::clone(&control.harness), seed, 600);
+            assert!(report.is_passed(), "{}: {report:#?}", control.name);
+        }
+    }
+}
+
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// A run with a clock that jumps.
+fn quick(harness: Arc<dyn Harness>, seed: u64, operations: u64) -> SoakReport {
+    paused().block_on(
+        Soak::new(harness)
+            .duration(Duration::MAX)
+            .operations(operations)
+            .seed(seed)
+            .run(|_| {}),
+    )
+}
+
+/// The clock stands still while anything can go on, and jumps when nothing can.
+fn paused() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be made")
 }
 
 /// Redis, one server for all cases.
@@ -179,8 +259,6 @@ mod redis {
     #[test]
     fn redis_keeps_the_guarantee() {
         run::<OnRedis>(cases("BACKPLANE_MODEL_REDIS_CASES", 6), 1..30);
-        Runtime::new()
-            .unwrap()
-            .block_on(harness().shut_down());
+        Runtime::new().unwrap().block_on(harness().shut_down());
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const PREFIXES: u8 = 2;
 pub(crate) const TOPICS: u8 = 3;
 
 /// One operation. Nodes and subscriptions are named by their places in the model, which are used again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
     /// Makes a node.
@@ -173,6 +173,68 @@ pub struct Break {
     pub kind: FaultKind,
     /// Which node it is about, if it is about one.
     pub node: usize,
+}
+
+/// On one line in either form, because a failed test prints a long list of them.
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(open) => write!(f, "Open({open:?})"),
+            Self::Close { node } => write!(f, "Close {{ node: {node} }}"),
+            Self::Drop { node } => write!(f, "Drop {{ node: {node} }}"),
+            Self::Subscribe(new) => write!(f, "Subscribe({new:?})"),
+            Self::Add {
+                subscription,
+                topics,
+                deferred,
+                cancel,
+            } => write!(
+                f,
+                "Add {{ subscription: {subscription}, topics: {topics:?}, deferred: {deferred}, cancel: {cancel:?} }}"
+            ),
+            Self::Remove {
+                subscription,
+                topics,
+            } => write!(
+                f,
+                "Remove {{ subscription: {subscription}, topics: {topics:?} }}"
+            ),
+            Self::Leave { subscription } => write!(f, "Leave {{ subscription: {subscription} }}"),
+            Self::Pause { subscription } => write!(f, "Pause {{ subscription: {subscription} }}"),
+            Self::Resume { subscription } => write!(f, "Resume {{ subscription: {subscription} }}"),
+            Self::Publish { node, topic } => {
+                write!(f, "Publish {{ node: {node}, topic: {topic} }}")
+            }
+            Self::Burst {
+                node,
+                topics,
+                count,
+            } => write!(
+                f,
+                "Burst {{ node: {node}, topics: {topics:?}, count: {count} }}"
+            ),
+            Self::Storm { count } => write!(f, "Storm {{ count: {count} }}"),
+            Self::Cancel {
+                node,
+                topic,
+                others,
+                polls,
+            } => write!(
+                f,
+                "Cancel {{ node: {node}, topic: {topic}, others: {others}, polls: {polls} }}"
+            ),
+            Self::Break { faults, noticed } => {
+                write!(f, "Break {{ faults: {faults:?}, noticed: {noticed} }}")
+            }
+            Self::Flap { fault, times } => {
+                write!(f, "Flap {{ fault: {fault:?}, times: {times} }}")
+            }
+            Self::Heal { traffic, settled } => {
+                write!(f, "Heal {{ traffic: {traffic}, settled: {settled} }}")
+            }
+            Self::Checkpoint => f.write_str("Checkpoint"),
+        }
+    }
 }
 
 /// A set of channels.

@@ -244,7 +244,13 @@ impl State {
             ops.push((10, breaks(&self.kinds, nodes)));
         }
         if !self.faults.is_empty() {
-            let weight = if self.is_calm() { 60 } else { 10 };
+            let total = self.faults.iter().any(|kind| kind.is_total());
+            let weight = match (self.is_calm(), total) {
+                (true, _) => 60,
+                // Little can be tried while nothing works.
+                (false, true) => 25,
+                (false, false) => 10,
+            };
             let heal = (any::<bool>(), any::<bool>());
             let heal = heal.prop_map(|(traffic, settled)| Op::Heal { traffic, settled });
             ops.push((weight, heal.boxed()));
@@ -324,7 +330,7 @@ fn on_subscription(places: Vec<usize>) -> BoxedStrategy<Op> {
             deferred,
             cancel
         }),
-        3 => remove.prop_map(|(subscription, topics)| Op::Remove { subscription, topics }),
+        2 => remove.prop_map(|(subscription, topics)| Op::Remove { subscription, topics }),
         1 => place.clone().prop_map(|subscription| Op::Leave { subscription }),
         1 => place.prop_map(|subscription| Op::Pause { subscription }),
     ]

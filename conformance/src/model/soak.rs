@@ -48,6 +48,7 @@ const OP_LIMIT: Duration = Duration::from_secs(300);
 pub struct Soak {
     harness: Arc<dyn Harness>,
     duration: Duration,
+    operations: u64,
     seed: u64,
     scale: f64,
 }
@@ -120,6 +121,7 @@ impl Soak {
         Self {
             harness,
             duration: Duration::from_secs(10),
+            operations: u64::MAX,
             seed: rand::random::<u32>().into(),
             scale: 1.0,
         }
@@ -129,6 +131,13 @@ impl Soak {
     #[must_use]
     pub const fn duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
+        self
+    }
+
+    /// Ends it after so many operations, if the time is not over before. Default: no bound.
+    #[must_use]
+    pub const fn operations(mut self, operations: u64) -> Self {
+        self.operations = operations;
         self
     }
 
@@ -167,6 +176,8 @@ impl Soak {
             begin: Instant::now(),
             harness: Arc::clone(&self.harness),
             scale: self.scale,
+            duration: self.duration,
+            operations: self.operations,
             seed: self.seed,
             done: Account::default(),
             now: Account::default(),
@@ -178,8 +189,8 @@ impl Soak {
         let work = async {
             loop {
                 run.seed = seed;
-                run.round(self.duration, &mut progress).await?;
-                if run.begin.elapsed() >= self.duration || !run.violations.is_empty() {
+                run.round(&mut progress).await?;
+                if run.is_over() || !run.violations.is_empty() {
                     return Ok(());
                 }
                 seed = seed.wrapping_add(1);
@@ -208,6 +219,8 @@ struct Run {
     begin: Instant,
     harness: Arc<dyn Harness>,
     scale: f64,
+    duration: Duration,
+    operations: u64,
     /// The seed of this round.
     seed: u64,
     /// The account of the rounds before,
@@ -223,7 +236,6 @@ impl Run {
     /// Does one round of operations in prefixes of its own.
     async fn round(
         &mut self,
-        duration: Duration,
         progress: &mut (impl FnMut(&SoakProgress) + Send),
     ) -> Result<(), String> {
         self.recent.clear();
@@ -233,7 +245,7 @@ impl Run {
         let mut system = System::new(Arc::clone(&self.harness), &tag, self.seed, self.scale);
         let mut state = State::new(supported(&*self.harness));
         for step in 1..=ROUND {
-            let last = step == ROUND || self.begin.elapsed() >= duration;
+            let last = step == ROUND || self.is_over();
             let op = match step % CHECK_EVERY {
                 0 => Op::Checkpoint,
                 _ => state.draw(&mut rng),
@@ -262,6 +274,10 @@ impl Run {
         }
         self.done.add(&std::mem::take(&mut self.now));
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.begin.elapsed() >= self.duration || self.ops >= self.operations
     }
 
     fn progress(&self) -> SoakProgress {

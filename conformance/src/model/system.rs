@@ -247,7 +247,7 @@ impl System {
         let millis = |millis: u64| Duration::from_millis(millis).mul_f64(self.scale);
         NodeOptions::new(self.names.prefixes[usize::from(open.prefix)].clone())
             .connect_timeout(millis(1000))
-            .publish_timeout(millis(500))
+            .publish_timeout(millis(250))
             .subscribe_timeout(millis(1000))
             .heartbeat_interval(millis(if open.quick { 100 } else { 400 }))
             .heartbeat_timeout(millis(500))
@@ -320,9 +320,9 @@ impl System {
         if what.needs_a_way() && about && node.direct || faults.supports(what).is_err() {
             return;
         }
-        let reached = |node: &&Node| match about {
-            true => node.id == id,
-            false => !node.direct || !what.needs_a_way(),
+        // Some brokers reach all nodes where others need a way.
+        let reached = |node: &&Node| {
+            if about { node.id == id } else { true }
         };
         let reached: Vec<_> = self.nodes.iter().flatten().filter(reached).collect();
         let before: Vec<_> = reached
@@ -330,6 +330,10 @@ impl System {
             .map(|node| (Arc::clone(&node.backplane), node.generation().least))
             .filter(|(backplane, _)| backplane.state().is_connected())
             .collect();
+        let within = match fault.kind.must_be_noticed() {
+            true => self.within(),
+            false => NOTICED_WITHIN.mul_f64(self.scale),
+        };
         if !fault.kind.is_momentary() {
             self.faults.push(fault.kind);
         }
@@ -342,12 +346,11 @@ impl System {
             self.probe_subscribe(id).await;
         }
         if fault.kind.must_be_noticed() || noticed && fault.kind.is_noticed() {
-            let within = match fault.kind.must_be_noticed() {
-                true => self.within(),
-                false => NOTICED_WITHIN.mul_f64(self.scale),
-            };
             let deadline = Instant::now() + within;
             for (backplane, generation) in before {
+                if what.needs_a_way() && backplane.health().await.is_ok() {
+                    continue;
+                }
                 let mut watch = backplane.watch();
                 let down = watch.wait_for(|state| match state {
                     ConnectionState::Connected { generation: now } => *now > generation,

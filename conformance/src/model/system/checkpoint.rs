@@ -35,6 +35,13 @@ impl System {
         let readers = || self.subscriptions.iter().flatten();
         self.until(|| readers().all(|reader| !self.ledger().is_owed(reader.stream)))
             .await;
+        let now = self.ledger().tick();
+        if !self
+            .until(|| readers().all(|reader| reader.is_idle_since(now)))
+            .await
+        {
+            self.unexpected("a stream goes on although nobody publishes");
+        }
         self.check();
         self.leftovers().await
     }

@@ -158,7 +158,7 @@ impl System {
     }
 }
 
-/// Every node publishes on its own, until it is ended.
+/// Every node publishes on its own, or most of them do, until it is ended.
 #[derive(Debug)]
 pub(super) struct Traffic {
     tasks: JoinSet<()>,
@@ -166,7 +166,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Each node publishes at least and at most so many messages.
+    /// Each publishes at least and at most so many messages.
     pub(super) fn start(system: &System, least: usize, most: usize) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
@@ -174,6 +174,10 @@ impl Traffic {
             let publisher = Publisher::of(system, node);
             let over = Arc::clone(&over);
             let mut rng = StdRng::seed_from_u64(system.seed ^ node.id.0);
+            // A node that publishes notices more than one that does not.
+            if least < most && rng.random_bool(0.4) {
+                continue;
+            }
             tasks.spawn(async move {
                 for count in 0..most {
                     if count >= least && over.load(Ordering::Relaxed) {

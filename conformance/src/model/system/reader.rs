@@ -1,6 +1,7 @@
 //! Reads a subscription and records what it gets: [`Reader`].
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Names, SharedLedger, lock};
-use crate::model::ledger::{Arrival, Item, MessageId, PublisherId, StreamId};
+use crate::model::ledger::{Arrival, Item, MessageId, PublisherId, StreamId, Tick};
 
 type Shared = Arc<Mutex<Option<Subscription>>>;
 
@@ -23,7 +24,19 @@ pub(super) struct Reader {
     pub(super) handle: SubscriptionHandle,
     subscription: Shared,
     paused: watch::Sender<bool>,
+    /// When it last found nothing to read.
+    idle: Arc<AtomicU64>,
     task: JoinHandle<()>,
+}
+
+/// What the task of a reader works with.
+#[derive(Debug)]
+struct Reading {
+    stream: StreamId,
+    subscription: Shared,
+    ledger: SharedLedger,
+    names: Arc<Names>,
+    idle: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -37,25 +50,37 @@ impl Reader {
         let handle = subscription.handle();
         let subscription: Shared = Arc::new(Mutex::new(Some(subscription)));
         let (paused, watch) = watch::channel(false);
-        let task = tokio::spawn(read(
+        let idle = Arc::new(AtomicU64::new(0));
+        let reading = Reading {
             stream,
-            Arc::clone(&subscription),
-            Arc::clone(ledger),
-            Arc::clone(names),
-            watch,
-        ));
+            subscription: Arc::clone(&subscription),
+            ledger: Arc::clone(ledger),
+            names: Arc::clone(names),
+            idle: Arc::clone(&idle),
+        };
+        let task = tokio::spawn(reading.run(watch));
         Self {
             stream,
             node,
             handle,
             subscription,
             paused,
+            idle,
             task,
         }
     }
 
     pub(super) fn pause(&self, paused: bool) {
         self.paused.send_replace(paused);
+    }
+
+    /// Whether it has found nothing to read since this moment. It looks again if it has not.
+    pub(super) fn is_idle_since(&self, moment: Tick) -> bool {
+        let idle = self.idle.load(Ordering::Acquire) > moment;
+        if !idle {
+            self.pause(false);
+        }
+        idle
     }
 
     /// Whether some channel is not in force yet.
@@ -79,52 +104,45 @@ impl Drop for Reader {
     }
 }
 
-async fn read(
-    stream: StreamId,
-    subscription: Shared,
-    ledger: SharedLedger,
-    names: Arc<Names>,
-    mut paused: watch::Receiver<bool>,
-) {
-    loop {
-        if paused.wait_for(|paused| !*paused).await.is_err() {
-            return;
-        }
-        tokio::select! {
-            biased;
-            changed = paused.changed() => if changed.is_err() {
+impl Reading {
+    async fn run(self, mut paused: watch::Receiver<bool>) {
+        loop {
+            if paused.wait_for(|paused| !*paused).await.is_err() {
                 return;
-            },
-            more = poll_fn(|cx| take(stream, &subscription, &ledger, &names, cx)) => if !more {
-                return;
-            },
+            }
+            tokio::select! {
+                biased;
+                changed = paused.changed() => if changed.is_err() {
+                    return;
+                },
+                more = poll_fn(|cx| self.take(cx)) => if !more {
+                    return;
+                },
+            }
         }
     }
-}
 
-/// Takes the next delivery and records it, in one step; returns whether another one can follow.
-fn take(
-    stream: StreamId,
-    subscription: &Shared,
-    ledger: &SharedLedger,
-    names: &Names,
-    cx: &mut Context<'_>,
-) -> Poll<bool> {
-    let mut subscription = lock(subscription);
-    let Some(subscription) = subscription.as_mut() else {
-        return Poll::Ready(false);
-    };
-    let looked = lock(ledger).tick();
-    let item = match subscription.poll_recv(cx) {
-        Poll::Pending => return Poll::Pending,
-        Poll::Ready(None) => return Poll::Ready(false),
-        Poll::Ready(Some(Delivery::Gap(gap))) => Item::Gap(gap),
-        Poll::Ready(Some(Delivery::Message(message))) => Item::Message(Arrival {
-            id: MessageId::from_payload(message.payload()),
-            sender: message.publisher(),
-            topic: names.topic(message.channel()),
-        }),
-    };
-    lock(ledger).received(stream, looked, item);
-    Poll::Ready(true)
+    /// Takes the next delivery and records it, in one step; returns whether another one can follow.
+    fn take(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut subscription = lock(&self.subscription);
+        let Some(subscription) = subscription.as_mut() else {
+            return Poll::Ready(false);
+        };
+        let looked = lock(&self.ledger).tick();
+        let item = match subscription.poll_recv(cx) {
+            Poll::Pending => {
+                self.idle.store(looked, Ordering::Release);
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => return Poll::Ready(false),
+            Poll::Ready(Some(Delivery::Gap(gap))) => Item::Gap(gap),
+            Poll::Ready(Some(Delivery::Message(message))) => Item::Message(Arrival {
+                id: MessageId::from_payload(message.payload()),
+                sender: message.publisher(),
+                topic: self.names.topic(message.channel()),
+            }),
+        };
+        lock(&self.ledger).received(self.stream, looked, item);
+        Poll::Ready(true)
+    }
 }
