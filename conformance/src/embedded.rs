@@ -13,6 +13,9 @@ use crate::runner::{Progress, Suite};
 /// numbers (`cargo test --test conformance -- D1 L5`); the environment variable
 /// `BACKPLANE_CONFORMANCE_SEED` fixes the seed. The exit code says whether the backend is
 /// certified.
+///
+/// With the feature `model`, the environment variable `BACKPLANE_CONFORMANCE_SOAK` runs the
+/// model instead of the rules, for so many seconds.
 pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
     let wanted: Vec<String> = std::env::args()
         .skip(1)
@@ -37,9 +40,15 @@ pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
     };
     let certified = runtime.block_on(async {
         let harness: Arc<dyn Harness> = Arc::new(harness());
+        let seed = number("BACKPLANE_CONFORMANCE_SEED");
+        #[cfg(feature = "model")]
+        if let Some(seconds) = number("BACKPLANE_CONFORMANCE_SOAK") {
+            let passed = soak(Arc::clone(&harness), seconds, seed).await;
+            harness.shut_down().await;
+            return passed;
+        }
         let mut suite = Suite::new(Arc::clone(&harness)).rules(chosen);
-        let seed = std::env::var("BACKPLANE_CONFORMANCE_SEED").ok();
-        if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
+        if let Some(seed) = seed {
             suite = suite.seed(seed);
         }
         let report = suite
@@ -58,4 +67,20 @@ pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[cfg(feature = "model")]
+async fn soak(harness: Arc<dyn Harness>, seconds: u64, seed: Option<u64>) -> bool {
+    let mut soak =
+        crate::model::Soak::new(harness).duration(std::time::Duration::from_secs(seconds));
+    if let Some(seed) = seed {
+        soak = soak.seed(seed);
+    }
+    let report = soak.run(|_| {}).await;
+    println!("{}\nseed {}", report.to_text(), report.last_seed);
+    report.is_passed()
 }

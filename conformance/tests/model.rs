@@ -134,7 +134,8 @@ fn wrong_backends_are_found() {
         ("joins-names-without-delimiter", Unexpected),
         ("sends-later-what-was-not-sent", Unexpected),
         ("calls-unknown-not-sent", Unexpected),
-        ("retries-after-unknown", Duplicated),
+        // What is sent again is counted as missing where it was sent first, which is noticed before.
+        ("retries-after-unknown", Unexpected),
         ("loses-a-message-now-and-then", UnreportedLost),
         ("tells-no-gap", UnreportedLost),
         ("tells-the-gap-too-late", UnreportedLost),
@@ -153,12 +154,18 @@ fn wrong_backends_are_found() {
             .expect("it exists");
         let found = SEEDS.into_iter().find_map(|seed| {
             let report = quick(mutant.harness(), seed, 600);
+            let in_account = match class {
+                Duplicated => report.account.duplicated,
+                Reordered => report.account.reordered,
+                Unexpected => report.account.unexpected,
+                _ => report.account.unreported_lost,
+            };
             let classes: HashSet<_> = report.violations.iter().map(|v| v.class).collect();
-            classes.contains(&class).then_some((seed, report.ops))
+            (in_account > 0 && classes.contains(&class)).then_some((seed, report.ops))
         });
         match found {
             Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
-            None => alive.push(name),
+            None => alive.push((name, class)),
         }
     }
     assert!(alive.is_empty(), "not found: {alive:?}");

@@ -1,6 +1,5 @@
 //! `verify --soak`: runs the model for as long as one likes.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::screen::{to_stderr, to_stdout};
 use super::{arrival, refuse, servers, shut_down};
 use crate::harness::{Description, Harness};
 use crate::memory::MemoryHarness;
-use crate::model::{Account, Soak, SoakProgress, SoakReport, SoakVerdict};
+use crate::model::{Soak, SoakProgress, SoakReport, SoakVerdict};
 use crate::report::header;
 
 /// The pause between two lines of progress.
@@ -146,64 +145,12 @@ impl Line {
 
 /// What a run came to, for people.
 fn text(report: &SoakReport, of: &Description, duration: Duration, args: &RunArgs) -> String {
-    let mut text = String::new();
-    let seconds = Duration::from_millis(report.duration_ms).as_secs();
-    let interrupted = if report.interrupted {
-        ", interrupted"
-    } else {
-        ""
-    };
-    let _ = writeln!(
-        text,
-        "\n{} operations in {seconds} s{interrupted}",
-        report.ops
-    );
-    for (name, count) in counts(&report.account) {
-        let _ = writeln!(text, "  {name:<16} {count:>12}");
+    let text = report.to_text();
+    if report.is_passed() {
+        return format!("\n{text}\n");
     }
-    let _ = writeln!(text, "faults");
-    for (kind, times) in &report.account.faults {
-        let _ = writeln!(text, "  {kind:<16} {times:>12}");
-    }
-    for violation in &report.violations {
-        let _ = writeln!(text, "\n{violation}");
-    }
-    if !report.recent.is_empty() {
-        let _ = writeln!(text, "\nthe operations before, the latest last:");
-        for op in &report.recent {
-            let _ = writeln!(text, "  {op}");
-        }
-    }
-    let verdict = match report.verdict {
-        SoakVerdict::Pass => "pass",
-        SoakVerdict::Fail => "fail",
-        SoakVerdict::Inconclusive => "inconclusive",
-    };
-    let reason = report.reason.as_ref();
-    let reason = reason.map_or_else(String::new, |why| format!(": {why}"));
-    let _ = writeln!(text, "\n{verdict}{reason}");
-    if report.verdict != SoakVerdict::Pass {
-        let line = reproduction(report.last_seed, of, duration, args);
-        let _ = writeln!(
-            text,
-            "to repeat the operations of the last round:\n  {line}"
-        );
-    }
-    text
-}
-
-fn counts(account: &Account) -> [(&'static str, u64); 9] {
-    [
-        ("attempted", account.attempted),
-        ("delivered", account.delivered),
-        ("not sent", account.not_sent),
-        ("unknown", account.unknown),
-        ("counted lost", account.counted_lost),
-        ("unreported lost", account.unreported_lost),
-        ("duplicated", account.duplicated),
-        ("reordered", account.reordered),
-        ("unexpected", account.unexpected),
-    ]
+    let line = reproduction(report.last_seed, of, duration, args);
+    format!("\n{text}\nto repeat the operations of the last round:\n  {line}\n")
 }
 
 fn reproduction(seed: u64, of: &Description, duration: Duration, args: &RunArgs) -> String {

@@ -115,6 +115,8 @@ pub enum Op {
         fault: Break,
         /// How often.
         times: u8,
+        /// How long the fault lasts each time, in milliseconds.
+        lasting: u16,
     },
     /// Ends every fault.
     Heal {
@@ -226,9 +228,14 @@ impl fmt::Debug for Op {
             Self::Break { faults, noticed } => {
                 write!(f, "Break {{ faults: {faults:?}, noticed: {noticed} }}")
             }
-            Self::Flap { fault, times } => {
-                write!(f, "Flap {{ fault: {fault:?}, times: {times} }}")
-            }
+            Self::Flap {
+                fault,
+                times,
+                lasting,
+            } => write!(
+                f,
+                "Flap {{ fault: {fault:?}, times: {times}, lasting: {lasting} }}"
+            ),
             Self::Heal { traffic, settled } => {
                 write!(f, "Heal {{ traffic: {traffic}, settled: {settled} }}")
             }

@@ -370,7 +370,8 @@ fn breaks(kinds: &Arc<[FaultKind]>, nodes: Vec<usize>) -> BoxedStrategy<Op> {
     let one_or_two = prop_oneof![4 => one, 1 => two];
     prop_oneof![
         6 => (one_or_two, any::<bool>()).prop_map(|(faults, noticed)| Op::Break { faults, noticed }),
-        1 => (fault, 2u8..5).prop_map(|(fault, times)| Op::Flap { fault, times }),
+        2 => (fault, 1u8..5, prop_oneof![Just(0), 1u16..500])
+            .prop_map(|(fault, times, lasting)| Op::Flap { fault, times, lasting }),
     ]
     .boxed()
 }

@@ -331,6 +331,51 @@ impl Run {
 }
 
 impl SoakReport {
+    /// The report for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let seconds = Duration::from_millis(self.duration_ms).as_secs();
+        let interrupted = match self.interrupted {
+            true => ", interrupted",
+            false => "",
+        };
+        let mut lines = vec![format!(
+            "{} operations in {seconds} s{interrupted}",
+            self.ops
+        )];
+        let account = &self.account;
+        let counts = [
+            ("attempted", account.attempted),
+            ("delivered", account.delivered),
+            ("not sent", account.not_sent),
+            ("unknown", account.unknown),
+            ("counted lost", account.counted_lost),
+            ("unreported lost", account.unreported_lost),
+            ("duplicated", account.duplicated),
+            ("reordered", account.reordered),
+            ("unexpected", account.unexpected),
+        ];
+        let count = |name: &str, count: u64| format!("  {name:<16} {count:>12}");
+        lines.extend(counts.map(|(name, n)| count(name, n)));
+        lines.push("faults".to_owned());
+        lines.extend(account.faults.iter().map(|(kind, n)| count(kind, *n)));
+        for violation in &self.violations {
+            lines.push(format!("\n{violation}"));
+        }
+        if !self.recent.is_empty() {
+            lines.push("\nthe operations before, the latest last:".to_owned());
+            lines.extend(self.recent.iter().map(|op| format!("  {op}")));
+        }
+        let verdict = match self.verdict {
+            SoakVerdict::Pass => "pass",
+            SoakVerdict::Fail => "fail",
+            SoakVerdict::Inconclusive => "inconclusive",
+        };
+        let reason = self.reason.iter().map(|why| format!(": {why}"));
+        lines.push(format!("\n{verdict}{}", reason.collect::<String>()));
+        lines.join("\n")
+    }
+
     /// Whether nothing was wrong, and enough was done to say so.
     #[must_use]
     pub fn is_passed(&self) -> bool {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{Backplane, Channel, ConnectionState, NodeOptions, Prefix};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::publishing::Traffic;
 use self::reader::Reader;
@@ -169,10 +169,16 @@ impl System {
                 }
                 traffic.end().await;
             }
-            Op::Flap { fault, times } => {
+            Op::Flap {
+                fault,
+                times,
+                lasting,
+            } => {
                 let traffic = self.traffic(5, 300);
+                let lasting = Duration::from_millis((*lasting).into()).mul_f64(self.scale);
                 for _ in 0..*times {
                     self.inject(*fault, false).await;
+                    sleep(lasting).await;
                     self.heal().await?;
                 }
                 traffic.end().await;
@@ -321,19 +327,13 @@ impl System {
             return;
         }
         // Some brokers reach all nodes where others need a way.
-        let reached = |node: &&Node| {
-            if about { node.id == id } else { true }
-        };
+        let reached = |node: &&Node| !about || node.id == id;
         let reached: Vec<_> = self.nodes.iter().flatten().filter(reached).collect();
         let before: Vec<_> = reached
             .iter()
             .map(|node| (Arc::clone(&node.backplane), node.generation().least))
             .filter(|(backplane, _)| backplane.state().is_connected())
             .collect();
-        let within = match fault.kind.must_be_noticed() {
-            true => self.within(),
-            false => NOTICED_WITHIN.mul_f64(self.scale),
-        };
         if !fault.kind.is_momentary() {
             self.faults.push(fault.kind);
         }
@@ -345,8 +345,8 @@ impl System {
         if fault.kind == FaultKind::CutInSubscribe {
             self.probe_subscribe(id).await;
         }
-        if fault.kind.must_be_noticed() || noticed && fault.kind.is_noticed() {
-            let deadline = Instant::now() + within;
+        if noticed && fault.kind.is_noticed() {
+            let deadline = Instant::now() + NOTICED_WITHIN.mul_f64(self.scale);
             for (backplane, generation) in before {
                 if what.needs_a_way() && backplane.health().await.is_ok() {
                     continue;
@@ -357,13 +357,29 @@ impl System {
                     _ => true,
                 });
                 // Whether they notice is for the rules L6 and L7; what is lost is found anyway.
-                let _ = tokio::time::timeout_at(deadline, down).await;
+                let _ = timeout_at(deadline, down).await;
+            }
+        }
+    }
+
+    /// Waits until no node is attached that a fault has reached which must not end unnoticed. Also those that were about
+    /// to attach when it was made.
+    async fn noticed(&self) {
+        let deadline = Instant::now() + self.within();
+        for node in self.nodes.iter().flatten() {
+            if node.backplane.health().await.is_err() {
+                let mut watch = node.backplane.watch();
+                let down = watch.wait_for(|state| !state.is_connected());
+                let _ = timeout_at(deadline, down).await;
             }
         }
     }
 
     /// Ends every fault.
     async fn heal(&mut self) -> Result<(), String> {
+        if self.faults.iter().any(|kind| kind.must_be_noticed()) {
+            self.noticed().await;
+        }
         self.faults.clear();
         match self.harness.faults() {
             Some(faults) => faults.heal().await,
@@ -376,7 +392,7 @@ impl System {
         let deadline = Instant::now() + self.within();
         for node in self.nodes.iter().flatten() {
             let mut watch = node.backplane.watch();
-            let _ = tokio::time::timeout_at(deadline, watch.connected()).await;
+            let _ = timeout_at(deadline, watch.connected()).await;
         }
     }
 
