@@ -109,6 +109,8 @@ pub(crate) struct Ledger {
     publishers: BTreeMap<PublisherId, Publisher>,
     streams: BTreeMap<StreamId, Stream>,
     last_id: u64,
+    /// Whether the broker may have dropped messages, since the last check, of which no node could know yet.
+    silent: bool,
     account: Account,
     violations: Vec<Violation>,
 }
@@ -176,6 +178,7 @@ impl Ledger {
             publishers: BTreeMap::new(),
             streams: BTreeMap::new(),
             last_id: 0,
+            silent: false,
             account: Account::default(),
             violations: Vec::new(),
         }
@@ -204,6 +207,12 @@ impl Ledger {
     /// A fault was made.
     pub(crate) fn fault(&mut self, kind: impl Into<String>) {
         *self.account.faults.entry(kind.into()).or_default() += 1;
+    }
+
+    /// The broker was made to drop messages without a sign. A node that subscribes meanwhile cannot tell those that were
+    /// dropped before from those after, so that what it says of an outage may count both.
+    pub(crate) const fn silence(&mut self) {
+        self.silent = true;
     }
 
     // --- publishers
@@ -473,6 +482,7 @@ impl Ledger {
 
     /// Forgets what was published, after everything was checked.
     pub(crate) fn forget(&mut self) {
+        self.silent = false;
         self.publishers.retain(|_, publisher| !publisher.closed);
         for publisher in self.publishers.values_mut() {
             publisher.first += publisher.sent.len() as u64;

@@ -342,6 +342,9 @@ impl System {
             return;
         }
         self.ledger().fault(fault.kind.name());
+        if fault.kind.must_be_noticed() {
+            self.ledger().silence();
+        }
         if fault.kind == FaultKind::CutInSubscribe {
             self.probe_subscribe(id).await;
         }

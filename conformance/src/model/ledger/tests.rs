@@ -163,6 +163,23 @@ fn an_outage_that_counts_wrong_is_found() {
 }
 
 #[test]
+fn who_subscribes_while_the_broker_drops_in_silence_may_count_what_was_before() {
+    for silent in [false, true] {
+        let mut case = Case::without_subscription();
+        let [_, _] = case.accepted();
+        if silent {
+            case.ledger.silence();
+        }
+        case.subscribe();
+        let [_, d] = case.accepted();
+        case.outage(Some(3));
+        // The gap was told after the third was published.
+        case.deliver(d);
+        assert_eq!(case.check().is_clean(), silent);
+    }
+}
+
+#[test]
 fn what_may_have_been_sent_makes_a_range_of_counts() {
     for told in [1, 2] {
         let mut case = Case::new();
