@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use backplane_conformance::model::{
-    Class, Kinds, Op, Reference, Soak, SoakReport, State, System, supported,
+    Class, Kinds, Op, Reference, Soak, SoakReport, SoakVerdict, State, System, supported,
 };
-use backplane_conformance::{Harness, MemoryHarness, mutants};
+use backplane_conformance::{Description, Harness, MemoryHarness, NodeSpec, mutants};
+use backplane_core::{Backplane, ConnectError};
 use proptest::test_runner::{Config, FileFailurePersistence};
 use proptest_state_machine::StateMachineTest;
 use tokio::runtime::{Builder, Runtime};
@@ -180,6 +182,40 @@ fn wrapped_backends_with_nothing_wrong_pass() {
             assert!(report.is_passed(), "{}: {report:#?}", control.name);
         }
     }
+}
+
+/// A backend that nobody can break.
+#[derive(Debug)]
+struct Unbreakable(MemoryHarness);
+
+#[async_trait]
+impl Harness for Unbreakable {
+    fn describe(&self) -> Description {
+        self.0.describe()
+    }
+
+    async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
+        self.0.node(spec).await
+    }
+}
+
+#[test]
+fn a_soak_that_breaks_nothing_proves_nothing() {
+    let report = quick(Arc::new(Unbreakable(MemoryHarness::new())), 1, 300);
+    assert!(
+        report.account.is_clean() && report.account.delivered > 0,
+        "{report:#?}"
+    );
+    assert_eq!(report.verdict, SoakVerdict::Inconclusive);
+    assert_eq!(report.reason.as_deref(), Some("no fault was made"));
+}
+
+#[test]
+fn a_soak_that_is_interrupted_ends_with_the_account_so_far() {
+    let soak = Soak::new(Arc::new(MemoryHarness::new())).duration(Duration::MAX);
+    let stop = async { tokio::time::sleep(Duration::from_secs(60)).await };
+    let report = paused().block_on(soak.run_until(stop, |_| {}));
+    assert!(report.interrupted && report.is_passed(), "{report:#?}");
 }
 
 const SEEDS: [u64; 3] = [1, 2, 3];

@@ -152,3 +152,56 @@ impl fmt::Display for Violation {
         write!(f, "{} ({}): {}", self.class, self.count, self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_those_that_readers_of_reports_know() {
+        let json = serde_json::to_value(Account::default()).unwrap();
+        let keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        let mut known = [
+            "attempted",
+            "delivered",
+            "not_sent",
+            "unknown",
+            "counted_lost",
+            "unreported_lost",
+            "duplicated",
+            "reordered",
+            "unexpected",
+            "faults",
+        ];
+        known.sort_unstable();
+        let mut sorted = keys;
+        sorted.sort_unstable();
+        assert_eq!(sorted, known);
+    }
+
+    #[test]
+    fn a_violation_counts_in_its_class_only() {
+        let mut account = Account::default();
+        assert!(account.is_clean());
+        account.record(&Violation::new(Class::Reordered, 2, "two"));
+        assert!(!account.is_clean());
+        let expected = Account {
+            reordered: 2,
+            ..Account::default()
+        };
+        assert_eq!(account, expected);
+        account.add(&expected);
+        assert_eq!(account.reordered, 4);
+    }
+
+    #[test]
+    fn an_empty_account_proves_nothing() {
+        let mut account = Account::default();
+        assert!(account.vacuous().is_some());
+        account.attempted = 1;
+        account.delivered = 1;
+        assert_eq!(account.vacuous(), Some("no fault was made"));
+        account.faults.insert("kill".to_owned(), 1);
+        assert_eq!(account.vacuous(), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! Checks everything: [`System::checkpoint`], and [`System::finish`] at the end.
+//! Checks everything, now and then and at the end.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl System {
         self.leftovers().await
     }
 
-    /// [Checks](Self::checkpoint) everything, closes every node, and checks that nothing of them is left.
+    /// Checks everything as [`Op::Checkpoint`](crate::model::Op::Checkpoint) does, closes every node, and checks that nothing of them is left.
     ///
     /// # Errors
     /// What went wrong with the environment.
