@@ -14,7 +14,8 @@ use crate::name::Channel;
 ///
 /// A queue that has overflowed takes nothing more until a message was read: what is in it are the first
 /// messages, and the rest is counted into one overflow gap at the end. Gaps have room of their own, so that
-/// none is ever lost; when as many gaps as `capacity` wait unread, a new one is merged into the last.
+/// none is ever lost; when as many gaps as `capacity` wait unread, a new one is merged into
+/// the one that it would follow directly. Every gap keeps its place among the messages.
 ///
 /// # Memory
 /// Payloads are slices of what they arrived in, and keep all of it. So messages that share a buffer are to be
@@ -268,37 +269,20 @@ impl State {
         }
     }
 
-    /// Two overflows in a row are one gap; outages keep a gap each, as long as there is room.
+    /// Two overflows in a row are one gap; outages keep a gap each, as long as there is room. A gap behind a message
+    /// always has room, because messages are bounded: else it would lose its place.
     fn push_gap(&mut self, gap: Gap, capacity: usize) -> bool {
-        let gaps = self.items.len() - self.messages;
-        let full = gaps >= capacity;
+        let full = self.items.len() - self.messages >= capacity;
         match self.items.back_mut() {
             Some(Delivery::Gap(last)) if full || (gap.outages() == 0 && last.outages() == 0) => {
                 last.merge(gap);
                 false
             }
-            // Full of gaps with a message behind the last: merge at the next gap from the end.
-            Some(Delivery::Message(_)) if full => match self.last_gap() {
-                Some(last) => {
-                    last.merge(gap);
-                    false
-                }
-                None => self.append_gap(gap),
-            },
-            _ => self.append_gap(gap),
+            _ => {
+                self.items.push_back(Delivery::Gap(gap));
+                true
+            }
         }
-    }
-
-    fn append_gap(&mut self, gap: Gap) -> bool {
-        self.items.push_back(Delivery::Gap(gap));
-        true
-    }
-
-    fn last_gap(&mut self) -> Option<&mut Gap> {
-        self.items.iter_mut().rev().find_map(|item| match item {
-            Delivery::Gap(gap) => Some(gap),
-            Delivery::Message(_) => None,
-        })
     }
 
     fn pop(&mut self) -> Option<Delivery> {
@@ -434,7 +418,7 @@ mod tests {
             writer.push_gap(Gap::outage(OutageAccount::default()));
             writer.push([message("c", 1)]);
         }
-        assert!(reader.len() <= 6, "{} items", reader.len());
+        assert_eq!(reader.len(), 7, "3 messages, and a gap around each");
         let mut outages = 0;
         let mut missing = 0;
         while let Ok(item) = reader.try_recv() {
@@ -444,6 +428,18 @@ mod tests {
             }
         }
         assert_eq!((outages, missing), (100, 97));
+    }
+
+    #[test]
+    fn a_gap_keeps_its_place_however_many_wait() {
+        let (writer, mut reader) = queue(1);
+        writer.push_gap(Gap::outage(OutageAccount::default()));
+        writer.push([message("c", 1), message("c", 2)]);
+        writer.push_gap(Gap::outage(OutageAccount::default()));
+        assert_eq!(
+            drain(&mut reader),
+            ["gap AtLeast(0) 1", "1", "gap AtLeast(1) 1"]
+        );
     }
 
     #[test]

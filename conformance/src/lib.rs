@@ -67,6 +67,8 @@ pub mod fixtures;
 mod harness;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "model")]
+pub mod model;
 #[cfg(feature = "memory")]
 pub mod mutants;
 #[cfg(feature = "redis")]

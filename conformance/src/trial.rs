@@ -23,7 +23,7 @@ use crate::verdict::{Ending, Outcome, broken, inconclusive};
 pub(crate) const WITHIN: Duration = Duration::from_secs(10);
 
 /// The pause between two looks at a condition.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A node under test.
 pub(crate) type Node = Arc<dyn Backplane>;

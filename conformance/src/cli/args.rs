@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+#[cfg(feature = "model")]
+use std::time::Duration;
 
 use clap::{Args, ColorChoice, ValueEnum};
 
@@ -37,6 +39,15 @@ pub(super) struct RunArgs {
     /// Try the rules in an order that the seed decides
     #[arg(long)]
     pub(super) shuffle: bool,
+    /// Instead of the rules, run random operations against the model for so long, such as 30s, 10m or 2h
+    #[cfg(feature = "model")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration,
+        conflicts_with_all = ["rules", "repeat", "jobs", "shuffle", "output", "reports", "expect", "write_expected"]
+    )]
+    pub(super) soak: Option<Duration>,
     /// Stretch every time limit by this factor, for a slow machine: 1 to 100 [default: $BACKPLANE_TIME_SCALE, else 1]
     #[arg(long, value_name = "F", value_parser = scale::parse)]
     pub(super) time_scale: Option<f64>,
@@ -74,9 +85,48 @@ fn report(text: &str) -> Result<(Format, PathBuf), String> {
     }
 }
 
+#[cfg(feature = "model")]
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "it must be a number and s, m or h, such as 90s".to_owned();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it must be from 1s to 8760h".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "model")]
+    #[test]
+    fn a_duration_has_a_unit() {
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for wrong in [
+            "",
+            "s",
+            "10",
+            "0s",
+            "-1s",
+            "1.5h",
+            "10 m",
+            "1d",
+            "9999999999999999999h",
+            "8761h",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_report_has_a_format_and_a_file() {

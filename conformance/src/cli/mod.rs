@@ -20,6 +20,8 @@
 //! `--rule ID` (repeatable), `--seed N`, `--repeat N`, `--jobs N`, `--shuffle` and `--time-scale F`. `--expect FILE` also
 //! fails when a verdict is not the one in the file; see [`Expected`](crate::Expected).
 //!
+//! With the feature `model`, `--soak DURATION` runs random operations against the model instead of the rules.
+//!
 //! The environment variable `BACKPLANE_TIME_SCALE` stands for `--time-scale`, and
 //! `BACKPLANE_CONFORMANCE_SEED` for `--seed`.
 //!
@@ -44,6 +46,8 @@ mod screen;
 #[cfg(feature = "cli")]
 mod servers;
 mod session;
+#[cfg(feature = "model")]
+mod soak;
 #[cfg(feature = "cli")]
 mod verify;
 

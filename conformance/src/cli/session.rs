@@ -14,6 +14,8 @@ use super::args::RunArgs;
 use super::outputs::{self, Outputs};
 use super::reproduction::Reproduction;
 use super::screen::Screen;
+#[cfg(feature = "model")]
+use super::soak;
 use super::{complain, refuse};
 use crate::expected::Expected;
 use crate::harness::{Description, Harness};
@@ -72,11 +74,13 @@ impl Session {
         };
         let code = runtime.block_on(async {
             let mut fleet = Fleet::of(orders.jobs, make);
-            let code = tokio::select! {
-                biased;
-                code = interrupt() => code,
-                code = self.verify(&mut fleet, &orders) => code,
+            #[cfg(feature = "model")]
+            let code = match self.args.soak {
+                Some(duration) => self.soak(&mut fleet, &orders, duration).await,
+                None => self.verify_until_interrupted(&mut fleet, &orders).await,
             };
+            #[cfg(not(feature = "model"))]
+            let code = self.verify_until_interrupted(&mut fleet, &orders).await;
             let limit = scale::stretched(END_LIMIT);
             match timeout(limit, fleet.shut_down()).await {
                 Ok(Ok(())) => {}
@@ -124,6 +128,43 @@ impl Session {
         })
     }
 
+    async fn verify_until_interrupted(&self, fleet: &mut Fleet, orders: &Orders) -> ExitCode {
+        tokio::select! {
+            biased;
+            code = interrupt() => code.into(),
+            code = self.verify(fleet, orders) => code,
+        }
+    }
+
+    /// Runs the model. An interrupt ends it with the account so far.
+    #[cfg(feature = "model")]
+    async fn soak(&self, fleet: &mut Fleet, orders: &Orders, duration: Duration) -> ExitCode {
+        let ready = tokio::select! {
+            biased;
+            code = interrupt() => return code.into(),
+            ready = fleet.ready() => ready,
+        };
+        if let Err(why) = ready {
+            return refuse(why);
+        }
+        let Some(harness) = fleet.harness() else {
+            return refuse("there is no harness");
+        };
+        let command = (self.command)(&harness.describe());
+        let scale = match orders.scale {
+            1.0 => String::new(),
+            scale => format!(" --time-scale {scale}"),
+        };
+        let wanted = soak::Wanted {
+            duration,
+            seed: orders.seed,
+            scale: orders.scale,
+            format: self.args.format,
+            reproduction: format!("{command} --soak {}s{scale}", duration.as_secs()),
+        };
+        soak::run(Arc::clone(harness), &wanted, interrupt()).await
+    }
+
     async fn verify(&self, fleet: &mut Fleet, orders: &Orders) -> ExitCode {
         if let Err(why) = fleet.ready().await {
             return refuse(why);
@@ -131,7 +172,6 @@ impl Session {
         let Some(harness) = fleet.harness() else {
             return refuse("there is no harness");
         };
-        // Whatever else runs on one harness, such as a soak, begins here and returns its own exit code.
         let of = harness.describe();
         let args = &self.args;
         let reproduction = Reproduction {
@@ -220,9 +260,9 @@ fn read(file: &Path) -> Result<Expected, String> {
     Expected::from_json(&text).map_err(of)
 }
 
-/// Waits for the signal that ends everything.
+/// Waits for the signal that ends everything, and says the exit code.
 #[cfg(unix)]
-async fn interrupt() -> ExitCode {
+async fn interrupt() -> u8 {
     use tokio::signal::unix::{SignalKind, signal};
 
     let arrival = |kind: SignalKind, code: u8| async move {
@@ -230,7 +270,7 @@ async fn interrupt() -> ExitCode {
             return future::pending().await;
         };
         match signal.recv().await {
-            Some(()) => ExitCode::from(code),
+            Some(()) => code,
             None => future::pending().await,
         }
     };
@@ -242,12 +282,12 @@ async fn interrupt() -> ExitCode {
     code
 }
 
-/// Waits for the signal that ends everything.
+/// Waits for the signal that ends everything, and says the exit code.
 #[cfg(not(unix))]
-async fn interrupt() -> ExitCode {
+async fn interrupt() -> u8 {
     match tokio::signal::ctrl_c().await {
         Ok(()) => complain("interrupted"),
         Err(_) => future::pending().await,
     }
-    ExitCode::from(130)
+    130
 }

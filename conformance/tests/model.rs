@@ -1,0 +1,307 @@
+//! The reference model on the backends: random operations, faults among them, after which the record must be right.
+//! Failures shrink, and are kept in `proptest-regressions`.
+//!
+//! - `BACKPLANE_MODEL_CASES` raises the number of cases on memory (default 2000), `BACKPLANE_MODEL_REDIS_CASES` that
+//!   on Redis (default 6; it needs a `redis-server`).
+#![cfg(all(feature = "memory", feature = "model"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy knows tests only by their attribute
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backplane_conformance::model::{
+    Class, Kinds, Op, Reference, Soak, SoakReport, SoakVerdict, State, System, supported,
+};
+use backplane_conformance::{Description, Harness, MemoryHarness, NodeSpec, mutants};
+use backplane_core::{Backplane, ConnectError};
+use proptest::test_runner::{Config, FileFailurePersistence};
+use proptest_state_machine::StateMachineTest;
+use tokio::runtime::{Builder, Runtime};
+
+/// A system and the runtime that its tasks live in.
+struct Running {
+    system: System,
+    runtime: Runtime,
+}
+
+impl Running {
+    fn apply(&mut self, op: &Op) {
+        self.runtime
+            .block_on(self.system.apply(op))
+            .expect("the environment works");
+        self.check();
+    }
+
+    fn finish(mut self) {
+        self.runtime
+            .block_on(self.system.finish())
+            .expect("the environment works");
+        self.check();
+    }
+
+    fn check(&self) {
+        let violations = self.system.violations();
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+}
+
+fn cases(variable: &str, default: u32) -> u32 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(default)
+}
+
+fn config(cases: u32) -> Config {
+    Config {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/proptest-regressions/model.txt"
+        )))),
+        max_shrink_iters: 2000,
+        ..Config::default()
+    }
+}
+
+fn run<T: StateMachineTest>(cases: u32, ops: std::ops::Range<usize>)
+where
+    T::Reference: 'static,
+{
+    let config = config(cases);
+    let mut runner = proptest::test_runner::TestRunner::new(config.clone());
+    let strategy =
+        <T::Reference as proptest_state_machine::ReferenceStateMachine>::sequential_strategy(ops);
+    let result = runner.run(&strategy, |(state, ops, seen)| {
+        T::test_sequential(config.clone(), state, ops, seen);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[derive(Debug)]
+struct OnMemory;
+
+impl Kinds for OnMemory {
+    fn kinds() -> Vec<backplane_conformance::model::FaultKind> {
+        supported(&MemoryHarness::new())
+    }
+}
+
+impl StateMachineTest for OnMemory {
+    type SystemUnderTest = Running;
+    type Reference = Reference<Self>;
+
+    fn init_test(_: &State) -> Running {
+        let runtime = paused();
+        let system = System::new(Arc::new(MemoryHarness::new()), "model", 1, 1.0);
+        Running { system, runtime }
+    }
+
+    fn apply(mut running: Running, _: &State, op: Op) -> Running {
+        running.apply(&op);
+        running
+    }
+
+    fn teardown(running: Running, _: State) {
+        running.finish();
+    }
+}
+
+#[test]
+fn memory_keeps_the_guarantee() {
+    run::<OnMemory>(cases("BACKPLANE_MODEL_CASES", 2000), 1..40);
+}
+
+/// What is wrong with each of these backends, the model must find by itself, in the right class.
+#[test]
+fn wrong_backends_are_found() {
+    use Class::{Duplicated, Reordered, Unexpected, UnreportedLost};
+    const WRONG: [(&str, Class); 22] = [
+        ("delivers-twice", Duplicated),
+        ("ignores-without-own", Unexpected),
+        ("takes-channels-for-patterns", Unexpected),
+        ("replays-the-last-message", Unexpected),
+        ("swaps-neighbours", Reordered),
+        ("reverses-batches", Reordered),
+        ("subscribe-does-not-wait-for-the-broker", UnreportedLost),
+        ("unsubscribe-does-nothing", Unexpected),
+        ("cancelled-subscribe-stays", Unexpected),
+        ("ignores-the-prefix", Unexpected),
+        ("joins-names-without-delimiter", Unexpected),
+        ("sends-later-what-was-not-sent", Unexpected),
+        ("calls-unknown-not-sent", Unexpected),
+        // What is sent again is counted as missing where it was sent first, which is noticed before.
+        ("retries-after-unknown", Unexpected),
+        ("loses-a-message-now-and-then", UnreportedLost),
+        ("tells-no-gap", UnreportedLost),
+        ("tells-the-gap-too-late", UnreportedLost),
+        ("does-not-count-the-loss", UnreportedLost),
+        ("counts-one-too-many", Unexpected),
+        ("does-not-resubscribe", UnreportedLost),
+        ("overflow-is-dropped-silently", UnreportedLost),
+        ("overflow-counts-one", UnreportedLost),
+    ];
+    let mut alive = Vec::new();
+    for (name, class) in WRONG {
+        let all = mutants::all();
+        let mutant = all
+            .iter()
+            .find(|mutant| mutant.name == name)
+            .expect("it exists");
+        let found = SEEDS.into_iter().find_map(|seed| {
+            let report = quick(mutant.harness(), seed, 600);
+            let in_account = match class {
+                Duplicated => report.account.duplicated,
+                Reordered => report.account.reordered,
+                Unexpected => report.account.unexpected,
+                _ => report.account.unreported_lost,
+            };
+            let classes: HashSet<_> = report.violations.iter().map(|v| v.class).collect();
+            (in_account > 0 && classes.contains(&class)).then_some((seed, report.ops))
+        });
+        match found {
+            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
+            None => alive.push((name, class)),
+        }
+    }
+    assert!(alive.is_empty(), "not found: {alive:?}");
+}
+
+/// The wrappers that wrong backends are made of, with nothing wrong.
+#[test]
+fn wrapped_backends_with_nothing_wrong_pass() {
+    for control in mutants::controls() {
+        for seed in SEEDS {
+            let report = quick(Arc::clone(&control.harness), seed, 600);
+            assert!(report.is_passed(), "{}: {report:#?}", control.name);
+        }
+    }
+}
+
+/// A backend that nobody can break.
+#[derive(Debug)]
+struct Unbreakable(MemoryHarness);
+
+#[async_trait]
+impl Harness for Unbreakable {
+    fn describe(&self) -> Description {
+        self.0.describe()
+    }
+
+    async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
+        self.0.node(spec).await
+    }
+}
+
+#[test]
+fn a_soak_that_breaks_nothing_proves_nothing() {
+    let report = quick(Arc::new(Unbreakable(MemoryHarness::new())), 1, 300);
+    assert!(
+        report.account.is_clean() && report.account.delivered > 0,
+        "{report:#?}"
+    );
+    assert_eq!(report.verdict, SoakVerdict::Inconclusive);
+    assert_eq!(report.reason.as_deref(), Some("no fault was made"));
+}
+
+#[test]
+fn a_soak_that_is_interrupted_ends_with_the_account_so_far() {
+    let soak = Soak::new(Arc::new(MemoryHarness::new())).duration(Duration::MAX);
+    let stop = async { tokio::time::sleep(Duration::from_secs(60)).await };
+    let report = paused().block_on(soak.run_until(stop, |_| {}));
+    assert!(report.interrupted && report.is_passed(), "{report:#?}");
+}
+
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// A run with a clock that jumps.
+fn quick(harness: Arc<dyn Harness>, seed: u64, operations: u64) -> SoakReport {
+    paused().block_on(
+        Soak::new(harness)
+            .duration(Duration::MAX)
+            .operations(operations)
+            .seed(seed)
+            .run(|_| {}),
+    )
+}
+
+/// The clock stands still while anything can go on, and jumps when nothing can.
+fn paused() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime can be made")
+}
+
+/// Redis, one server for all cases.
+#[cfg(feature = "redis")]
+mod redis {
+    use std::sync::OnceLock;
+    use std::thread;
+
+    use backplane_conformance::RedisHarness;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct OnRedis;
+
+    fn harness() -> Arc<RedisHarness> {
+        static HARNESS: OnceLock<Arc<RedisHarness>> = OnceLock::new();
+        let start = || {
+            // Not in the runtime of a case, which ends with it.
+            let start = || {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                let started = runtime.block_on(RedisHarness::process());
+                Arc::new(started.expect("a redis-server can be started"))
+            };
+            thread::spawn(start).join().expect("the start works")
+        };
+        Arc::clone(HARNESS.get_or_init(start))
+    }
+
+    impl Kinds for OnRedis {
+        fn kinds() -> Vec<backplane_conformance::model::FaultKind> {
+            supported(&*harness())
+        }
+    }
+
+    impl StateMachineTest for OnRedis {
+        type SystemUnderTest = Running;
+        type Reference = Reference<Self>;
+
+        fn init_test(_: &State) -> Running {
+            static CASES: AtomicU64 = AtomicU64::new(0);
+            let tag = format!("model-{}", CASES.fetch_add(1, Ordering::Relaxed));
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime can be made");
+            let system = System::new(harness(), &tag, 1, 1.0);
+            Running { system, runtime }
+        }
+
+        fn apply(mut running: Running, _: &State, op: Op) -> Running {
+            running.apply(&op);
+            running
+        }
+
+        fn teardown(running: Running, _: State) {
+            running.finish();
+        }
+    }
+
+    #[test]
+    fn redis_keeps_the_guarantee() {
+        run::<OnRedis>(cases("BACKPLANE_MODEL_REDIS_CASES", 6), 1..30);
+        Runtime::new().unwrap().block_on(harness().shut_down());
+    }
+}
