@@ -564,7 +564,7 @@ async fn a_trickle_is_slow_enough_to_be_read_in_bytes_and_quick_enough_for_a_hea
     let mut stream = dial(proxy.addr()).await.unwrap();
     assert_ping(&mut stream).await;
     proxy.set(Mode::Trickle).await.unwrap();
-    let value = vec![b'x'; 20_000];
+    let value = vec![b'x'; 5_000];
     let length = value.len();
     let request = [
         format!("*2\r\n$4\r\nECHO\r\n${length}\r\n").into_bytes(),
@@ -591,8 +591,8 @@ async fn a_trickle_is_slow_enough_to_be_read_in_bytes_and_quick_enough_for_a_hea
         "{} bytes/s each way",
         (length as f64 / took.as_secs_f64()) as u64
     );
-    assert!(parts > 200, "{read} bytes came in only {parts} parts");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(parts > 50, "{read} bytes came in only {parts} parts");
+    assert!(took < SOON, "{took:?}");
     proxy.set(Mode::Pass).await.unwrap();
     assert_ping(&mut stream).await;
 }
