@@ -134,7 +134,7 @@ pub fn controls() -> Vec<Control> {
             "a wrapped node with pumps",
             // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
             // a task, and may be late.
-            &["B1", "B2", "B4"],
+            &["B1", "B2", "B3", "B4"],
             Wrong::new().pumps(|| pump::Straight),
         ),
     ]
