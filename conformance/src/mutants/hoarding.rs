@@ -1,4 +1,6 @@
 //! Wrong at B, too: memory that is not bounded (rule B3).
+//!
+//! A pump is a task and may be late, which a queue that is read would show: those that drop go on dropping.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +10,8 @@ use bytes::Bytes;
 
 use super::delivery::Asks;
 use super::harness::Wrong;
-use super::node::Tap;
+use super::malformed::Counts;
+use super::node::{Inner, NodeTwist, Tap};
 use super::pump::{OnMessage, Out, Parts};
 use super::{Mutant, mutant};
 use crate::harness::NodeSpec;
@@ -64,6 +67,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().parts(|tap| drops(tap, Some(1))),
     ),
     mutant!(
+        "overflow-is-not-in-the-counters",
+        "B3",
+        "messages queued or dropped, and it is",
+        "the reader is told, and who looks after the node is not",
+        || Wrong::new().nodes(|_| Counts(|mut stats| {
+            stats.overflowed = 0;
+            stats
+        })),
+    ),
+    mutant!(
         "overflow-of-bytes-counts-too-many",
         "B3",
         "told missing",
@@ -75,16 +88,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B3",
         "a queue of 0 bytes held only 0, and",
         "what is larger than the bound overflows an empty queue, for ever",
-        || Wrong::new().parts(|tap| {
-            let bound = tap.max_bytes;
-            Parts::pump(OnMessage(move |message: Message, out: &Out| {
-                if message.payload().len() > bound {
-                    out.gap(Gap::overflow(1));
-                } else {
-                    out.message(message);
-                }
-            }))
-        }),
+        || Wrong::new().nodes(|_| NothingFits),
     ),
     mutant!(
         "small-messages-overtake-the-overflow",
@@ -172,18 +176,32 @@ fn drops(tap: &Tap, told: Option<u64>) -> Parts {
     }))
 }
 
-/// Drops what exceeds the bound in bytes, and tells it after the next message that does not.
+/// Drops what exceeds the bound in bytes, tells it after the next message that does not, and is silent from then on.
 fn squeezes(tap: &Tap) -> Parts {
-    let (load, bound, mut missed) = (Load::default(), tap.max_bytes, 0);
+    let (load, bound, mut missed, mut silent) = (Load::default(), tap.max_bytes, 0, false);
     Parts::pump(OnMessage(move |message: Message, out: &Out| {
+        if silent {
+            return;
+        }
         match load.take(&message, bound) {
             Some(message) => {
                 out.message(message);
                 if missed > 0 {
-                    out.gap(Gap::overflow(std::mem::take(&mut missed)));
+                    out.gap(Gap::overflow(missed));
+                    silent = true;
                 }
             }
             None => missed += 1,
         }
     }))
+}
+
+/// Has no room for a message in a queue without bytes.
+struct NothingFits;
+
+impl NodeTwist for NothingFits {
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let nothing = |_: Message, out: &Out| out.gap(Gap::overflow(1));
+        (tap.max_bytes == 0).then(|| Parts::pump(OnMessage(nothing)))
+    }
 }

@@ -271,7 +271,7 @@ const fn malformed(stats: Stats) -> u64 {
 }
 
 /// Counts something else.
-struct Counts(fn(Stats) -> Stats);
+pub(super) struct Counts(pub(super) fn(Stats) -> Stats);
 
 impl NodeTwist for Counts {
     fn stats(&self, stats: Stats) -> Stats {

@@ -130,7 +130,7 @@ pub fn controls() -> Vec<Control> {
             name: "a-wrapped-node-with-pumps",
             // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
             // a task, and may be late.
-            except: &["B1", "B2", "B4"],
+            except: &["B1", "B2", "B3", "B4"],
             only: &[],
             make: || Wrong::new().pumps(|| pump::Straight),
         },
