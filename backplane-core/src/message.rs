@@ -58,7 +58,16 @@ impl Message {
         &self.channel
     }
 
+    /// The same message with these bytes.
+    #[must_use]
+    pub(crate) fn with_payload(&self, payload: Bytes) -> Self {
+        Self::new(self.channel.clone(), payload, self.publisher)
+    }
+
     /// Its bytes, exactly as published (rule D2).
+    ///
+    /// They are a slice of what they arrived in, which may hold other messages, and keep all of it in
+    /// memory: copy a small payload that is kept for long.
     #[must_use]
     pub const fn payload(&self) -> &Bytes {
         &self.payload

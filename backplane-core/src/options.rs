@@ -42,6 +42,8 @@ pub struct NodeOptions {
     pub backoff_max: Duration,
     /// See [`queue_capacity`](Self::queue_capacity()).
     pub queue_capacity: usize,
+    /// See [`queue_bytes`](Self::queue_bytes()).
+    pub queue_bytes: usize,
     /// See [`max_payload`](Self::max_payload()).
     pub max_payload: Option<usize>,
     /// See [`max_pending`](Self::max_pending()).
@@ -72,6 +74,7 @@ impl NodeOptions {
             backoff_initial: Duration::from_millis(50),
             backoff_max: Duration::from_millis(500),
             queue_capacity: 4096,
+            queue_bytes: 64 << 20,
             max_payload: None,
             max_pending: 65_536,
             max_pending_bytes: 64 << 20,
@@ -149,6 +152,18 @@ impl NodeOptions {
     #[must_use]
     pub const fn queue_capacity(mut self, messages: usize) -> Self {
         self.queue_capacity = messages;
+        self
+    }
+
+    /// How many bytes of payload a subscription's queue holds, unless the subscription
+    /// [says otherwise](crate::Subscribe::max_bytes); a single message may have more. What does not fit is
+    /// counted into the same gap as what exceeds the [capacity](Self::queue_capacity) (rules B2 and B3).
+    ///
+    /// Default 64 MiB. That is 16 KiB for each message of a full queue of the default capacity, so the capacity is
+    /// what ordinary messages meet first; it is there for the large ones, of which 4096 would take 4 GiB.
+    #[must_use]
+    pub const fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
         self
     }
 

@@ -4,19 +4,29 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::{Bytes, BytesMut};
+
 use crate::message::{Delivery, Gap, Message};
 use crate::name::Channel;
 
-/// Makes a queue for up to `capacity` messages (at least one).
+/// Makes a queue for up to `capacity` messages (at least one) with up to `max_bytes` of payload in all
+/// (rules B2 and B3). Whatever its size, a message always fits into an empty queue.
 ///
-/// Gaps have room of their own, so that none is ever lost: when the queue is full, messages are
-/// counted into one overflow gap at the end; when as many gaps as `capacity` wait unread, a new one
-/// is merged into the last.
+/// A queue that has overflowed takes nothing more until a message was read: what is in it are the first
+/// messages, and the rest is counted into one overflow gap at the end. Gaps have room of their own, so that
+/// none is ever lost; when as many gaps as `capacity` wait unread, a new one is merged into the last.
+///
+/// # Memory
+/// Payloads are slices of what they arrived in, and keep all of it. So messages that share a buffer are to be
+/// [pushed](QueueWriter::push) in one call: they are kept as they are when all fit, and those that fit are copied
+/// out when others do not. With that, the queue keeps no more than `max_bytes`, the rest of one buffer that is
+/// partly read, and for each message and gap a fixed amount (56 bytes on a 64-bit machine, and as much again for
+/// room to grow).
 #[must_use]
-pub fn queue(capacity: usize) -> (QueueWriter, QueueReader) {
-    let capacity = capacity.max(1);
+pub fn queue(capacity: usize, max_bytes: usize) -> (QueueWriter, QueueReader) {
     let shared = Arc::new(Shared {
-        capacity,
+        capacity: capacity.max(1),
+        max_bytes,
         state: Mutex::new(State::default()),
     });
     (QueueWriter(Arc::clone(&shared)), QueueReader(shared))
@@ -44,7 +54,8 @@ pub struct Pushed {
 
 impl QueueWriter {
     /// Queues messages in order. What does not fit is counted into a gap at this place (rule B2).
-    /// After [`QueueWriter::close`] it does nothing.
+    /// After [`QueueWriter::close`] it does nothing. Messages that share a buffer belong into one call, as
+    /// [`queue`] explains.
     pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Pushed {
         let mut wake = Wake::default();
         self.push_then(messages, &mut wake)
@@ -61,16 +72,22 @@ impl QueueWriter {
         if state.closed {
             return pushed;
         }
+        let begin = state.items.len();
         for message in messages {
-            if state.messages < self.0.capacity {
-                state.items.push_back(Delivery::Message(message));
+            if state.has_room(message.payload().len(), &self.0) {
+                state.bytes += message.payload().len();
                 state.messages += 1;
+                state.items.push_back(Delivery::Message(message));
                 pushed.queued += 1;
             } else {
+                state.overflowed = true;
                 pushed.overflowed += 1;
             }
         }
         if pushed.overflowed > 0 {
+            if pushed.queued > 0 {
+                state.copy_out(begin);
+            }
             pushed.new_gap = state.push_gap(Gap::overflow(pushed.overflowed), self.0.capacity);
         }
         wake.add(state.reader.take());
@@ -100,11 +117,9 @@ impl QueueWriter {
         state
             .items
             .retain(|item| !matches!(item, Delivery::Message(m) if channels.contains(m.channel())));
-        state.messages = state
-            .items
-            .iter()
-            .filter(|item| matches!(item, Delivery::Message(_)))
-            .count();
+        state.messages = state.items.iter().filter_map(payload).count();
+        state.bytes = state.items.iter().filter_map(payload).map(Bytes::len).sum();
+        state.overflowed = false;
     }
 
     /// Ends the stream after what is queued (rule C1).
@@ -204,6 +219,7 @@ impl Drop for Wake {
 #[derive(Debug)]
 struct Shared {
     capacity: usize,
+    max_bytes: usize,
     state: Mutex<State>,
 }
 
@@ -218,11 +234,40 @@ struct State {
     items: VecDeque<Delivery>,
     /// How many of the items are messages; the rest are gaps.
     messages: usize,
+    /// The payload bytes of these messages.
+    bytes: usize,
+    /// Whether a message did not fit since the last one was read.
+    overflowed: bool,
     closed: bool,
     reader: Option<Waker>,
 }
 
 impl State {
+    fn has_room(&self, bytes: usize, limits: &Shared) -> bool {
+        if self.messages == 0 {
+            return true;
+        }
+        !self.overflowed
+            && self.messages < limits.capacity
+            && self.bytes.saturating_add(bytes) <= limits.max_bytes
+    }
+
+    /// Gives the messages from here on a buffer of their own.
+    fn copy_out(&mut self, begin: usize) {
+        let fresh = || self.items.range(begin..).filter_map(payload);
+        let mut buffer = BytesMut::with_capacity(fresh().map(Bytes::len).sum());
+        for payload in fresh() {
+            buffer.extend_from_slice(payload);
+        }
+        let mut buffer = buffer.freeze();
+        for item in self.items.range_mut(begin..) {
+            if let Delivery::Message(message) = item {
+                let own = buffer.split_to(message.payload().len());
+                *message = message.with_payload(own);
+            }
+        }
+    }
+
     /// Two overflows in a row are one gap; outages keep a gap each, as long as there is room.
     fn push_gap(&mut self, gap: Gap, capacity: usize) -> bool {
         let gaps = self.items.len() - self.messages;
@@ -258,10 +303,19 @@ impl State {
 
     fn pop(&mut self) -> Option<Delivery> {
         let item = self.items.pop_front()?;
-        if matches!(item, Delivery::Message(_)) {
+        if let Some(payload) = payload(&item) {
+            self.bytes -= payload.len();
             self.messages -= 1;
+            self.overflowed = false;
         }
         Some(item)
+    }
+}
+
+fn payload(item: &Delivery) -> Option<&Bytes> {
+    match item {
+        Delivery::Message(message) => Some(message.payload()),
+        Delivery::Gap(_) => None,
     }
 }
 
@@ -292,7 +346,7 @@ mod tests {
 
     #[test]
     fn overflow_is_one_gap_with_the_exact_count_at_its_place() {
-        let (writer, mut reader) = queue(2);
+        let (writer, mut reader) = queue(2, usize::MAX);
         writer.push((0..5).map(|n| message("c", n)));
         writer.push([message("c", 5)]);
         assert!(matches!(reader.try_recv(), Ok(Delivery::Message(_))));
@@ -304,8 +358,70 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_bounded_too_and_what_is_queued_are_the_first_messages() {
+        let sized = |n: u8, len| {
+            let message = message("c", n);
+            message.with_payload(vec![n; len].into())
+        };
+        let (writer, mut reader) = queue(100, 10);
+        // Any message fits into an empty queue.
+        assert_eq!(writer.push([sized(0, 50)]).queued, 1);
+        // What would fit by itself comes after one that did not, and must not overtake it.
+        assert_eq!(writer.push([sized(1, 9), sized(2, 0)]).overflowed, 2);
+        assert!(!writer.push([sized(3, 1)]).new_gap);
+        assert_eq!(drain(&mut reader), ["0", "gap Exactly(3) 0"]);
+        // The bound itself fits exactly.
+        writer.push([sized(4, 3), sized(5, 7), sized(6, 1)]);
+        assert!(matches!(reader.try_recv(), Ok(Delivery::Message(_))));
+        writer.push([sized(7, 3), sized(8, 1)]);
+        assert_eq!(
+            drain(&mut reader),
+            ["5", "gap Exactly(1) 0", "7", "gap Exactly(1) 0"]
+        );
+        assert_eq!(reader.0.lock().bytes, 0);
+    }
+
+    #[test]
+    fn purge_makes_room_in_bytes() {
+        let (writer, mut reader) = queue(100, 2);
+        writer.push([message("a", 1), message("b", 2), message("b", 3)]);
+        writer.purge(&[Channel::new("a").unwrap()]);
+        writer.push([message("b", 4)]);
+        writer.push([message("b", 5)]);
+        assert_eq!(
+            drain(&mut reader),
+            ["2", "gap Exactly(1) 0", "4", "gap Exactly(1) 0"]
+        );
+    }
+
+    #[test]
+    fn what_overflowed_is_not_kept_by_what_is_queued() {
+        let buffer = Bytes::from(vec![7; 1000]);
+        let slices = || {
+            let part = |i: usize| buffer.slice(i * 10..i * 10 + 10);
+            (0..100).map(move |i| message("c", 0).with_payload(part(i)))
+        };
+        let place = buffer.as_ptr_range();
+        let kept = |reader: &mut QueueReader| {
+            let next = std::iter::from_fn(|| reader.try_recv().ok());
+            let messages: Vec<Message> = next.filter_map(Delivery::into_message).collect();
+            assert!(messages.iter().all(|m| m.payload()[..] == [7; 10]));
+            let inside = |m: &&Message| place.contains(&m.payload().as_ptr());
+            (messages.len(), messages.iter().filter(inside).count())
+        };
+        let (writer, mut reader) = queue(100, 1000);
+        writer.push(slices());
+        assert_eq!(kept(&mut reader), (100, 100), "all fit, and are not copied");
+        for (capacity, bytes) in [(3, 1000), (100, 30)] {
+            let (writer, mut reader) = queue(capacity, bytes);
+            writer.push(slices());
+            assert_eq!(kept(&mut reader), (3, 0), "the others are gone");
+        }
+    }
+
+    #[test]
     fn each_outage_has_its_own_gap() {
-        let (writer, mut reader) = queue(4);
+        let (writer, mut reader) = queue(4, usize::MAX);
         writer.push_gap(Gap::outage(OutageAccount::default()));
         writer.push_gap(Gap::outage(OutageAccount::default()));
         assert_eq!(drain(&mut reader), ["gap AtLeast(0) 1", "gap AtLeast(0) 1"]);
@@ -313,7 +429,7 @@ mod tests {
 
     #[test]
     fn gaps_that_nobody_reads_are_merged_and_stay_bounded() {
-        let (writer, mut reader) = queue(3);
+        let (writer, mut reader) = queue(3, usize::MAX);
         for _ in 0..100 {
             writer.push_gap(Gap::outage(OutageAccount::default()));
             writer.push([message("c", 1)]);
@@ -332,7 +448,7 @@ mod tests {
 
     #[test]
     fn purge_takes_only_the_named_channels() {
-        let (writer, mut reader) = queue(2);
+        let (writer, mut reader) = queue(2, usize::MAX);
         writer.push([message("a", 1), message("b", 2)]);
         writer.purge(&[Channel::new("a").unwrap()]);
         writer.push([message("b", 3)]);
@@ -342,7 +458,7 @@ mod tests {
 
     #[test]
     fn close_ends_the_stream_after_what_was_queued() {
-        let (writer, mut reader) = queue(2);
+        let (writer, mut reader) = queue(2, usize::MAX);
         writer.push([message("a", 1)]);
         writer.close();
         writer.push([message("a", 2)]);

@@ -14,7 +14,7 @@ pub struct Stats {
     pub unknown: u64,
     /// Messages put into subscription queues: one message for three subscriptions counts three times.
     pub delivered: u64,
-    /// Messages that did not fit into a subscription's queue (rule B2).
+    /// Messages that did not fit into a subscription's queue (rules B2 and B3).
     pub overflowed: u64,
     /// Gaps told to subscriptions.
     pub gaps: u64,

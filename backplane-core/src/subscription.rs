@@ -30,6 +30,7 @@ pub struct Subscribe {
     without_own: bool,
     deferred: bool,
     capacity: Option<usize>,
+    max_bytes: Option<usize>,
 }
 
 impl Subscribe {
@@ -66,6 +67,14 @@ impl Subscribe {
         self
     }
 
+    /// How many bytes of payload the subscription's queue holds; a single message may have more. Default: what
+    /// [`NodeOptions::queue_bytes`](crate::NodeOptions::queue_bytes) says.
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
     /// The channels asked for.
     #[must_use]
     pub fn channels(&self) -> &[Channel] {
@@ -89,6 +98,12 @@ impl Subscribe {
     pub const fn queue_capacity(&self) -> Option<usize> {
         self.capacity
     }
+
+    /// The bound in bytes asked for.
+    #[must_use]
+    pub const fn queue_bytes(&self) -> Option<usize> {
+        self.max_bytes
+    }
 }
 
 /// An ordered stream of deliveries for one or more channels.
@@ -98,7 +113,7 @@ impl Subscribe {
 /// Dropping it unsubscribes at once (rule S2).
 ///
 /// A reader that falls behind delays nobody: what does not fit into its queue is counted into
-/// a gap (rules B1 and B2).
+/// a gap (rules B1 to B3).
 pub struct Subscription {
     queue: QueueReader,
     control: Arc<dyn SubscriptionControl>,

@@ -10,16 +10,14 @@ use std::time::Duration;
 use backplane_core::{Backplane, Delivery, Event, Missed, Node, NodeId, Subscribe, Subscription};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
+use support::wire::Wire;
 use support::{Fake, channel, connected, next, options};
 
-/// A frame of one message, written by hand from the documented format.
+/// A frame of one message.
 fn frame(version: u8, publisher: u64, sequence: u64) -> Bytes {
-    let mut bytes = vec![0xc1, 0x42, version];
-    bytes.extend(publisher.to_le_bytes());
-    bytes.push(0);
-    bytes.extend(sequence.to_le_bytes());
-    bytes.extend([1, b'x']);
-    bytes.into()
+    let mut wire = Wire::new(publisher, sequence, &[b"x"]);
+    wire.version = version;
+    wire.bytes()
 }
 
 #[tokio::test]
@@ -97,6 +95,111 @@ async fn a_publisher_that_is_heard_again_with_nothing_missed_is_counted_as_none(
     node.publish(&news, "after".into()).await.unwrap();
     assert_eq!(next(&mut subscription).await, "after");
     assert_eq!(gap.missed_from(node.node_id()), Some(0));
+}
+
+/// A publisher that let go of idle lanes numbers a channel anew, from the next multiple of 2^40; the frame with the
+/// start flag may be the one that was missed.
+#[tokio::test]
+async fn a_numbering_of_a_later_epoch_makes_up_no_loss_and_counts_its_own() {
+    const EPOCH: u64 = 1 << 40;
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([channel("c")])).await.unwrap();
+    let deliver = |sequence| {
+        fake.0
+            .inbound()
+            .deliver_bytes(b"t:c", &frame(1, 7, sequence));
+    };
+    deliver(5);
+    deliver(EPOCH + 2);
+    deliver(EPOCH + 3);
+    for _ in 0..3 {
+        assert_eq!(next(&mut subscription).await, "x");
+    }
+    assert!(subscription.try_recv().is_err(), "nothing was lost");
+    assert_eq!((node.stats().lost, node.stats().gaps), (0, 0));
+    // Within the epoch the count is exact, also across several epochs.
+    deliver(EPOCH + 6);
+    deliver(4 * EPOCH + 9);
+    deliver(4 * EPOCH + 11);
+    let mut seen = Vec::new();
+    while let Ok(delivery) = subscription.try_recv() {
+        seen.push(match delivery {
+            Delivery::Message(_) => None,
+            Delivery::Gap(gap) => Some(gap.missed()),
+        });
+    }
+    let (two, one) = (Missed::Exactly(2), Missed::Exactly(1));
+    assert_eq!(seen, [Some(two), None, None, Some(one), None]);
+    assert_eq!(node.stats().lost, 3);
+
+    // Nor does an outage in between make it one: what was missed in it cannot be known.
+    fake.0.break_link();
+    node.watch().wait_for(|state| !state.is_connected()).await;
+    connected(&node).await;
+    let Some(Delivery::Gap(gap)) = subscription.recv().await else {
+        panic!("expected a gap");
+    };
+    deliver(5 * EPOCH + 1);
+    assert_eq!(next(&mut subscription).await, "x");
+    assert_eq!(gap.missed(), Missed::AtLeast(0));
+    assert_eq!(gap.missed_from(NodeId::from_u64(7)), None);
+    assert_eq!(node.stats().lost, 3);
+}
+
+/// The same from the publisher's side: it holds the numbering of so many channels, and no more.
+#[tokio::test]
+async fn a_publisher_to_very_many_channels_makes_up_no_loss() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
+    for text in ["one", "two"] {
+        node.publish(&news, text.into()).await.unwrap();
+        assert_eq!(next(&mut subscription).await, text);
+    }
+    for n in 0..65_536 {
+        let other = channel(&n.to_string());
+        node.publish(&other, Bytes::new()).await.unwrap();
+    }
+    fake.0.frames();
+    for text in ["three", "four"] {
+        node.publish(&news, text.into()).await.unwrap();
+        assert_eq!(next(&mut subscription).await, text);
+    }
+    let sequences: Vec<u64> = fake.0.frames().iter().map(|frame| frame.1).collect();
+    assert_eq!(sequences, [1 << 40, (1 << 40) + 1], "it was numbered anew");
+    assert_eq!((node.stats().lost, node.stats().gaps), (0, 0));
+}
+
+#[tokio::test]
+async fn the_bound_in_bytes_is_the_nodes_unless_a_subscription_has_its_own() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options().queue_bytes(5))
+        .await
+        .unwrap();
+    let news = channel("news");
+    let to = || Subscribe::to([news.clone()]);
+    let mut by_node = node.subscribe(to()).await.unwrap();
+    let mut own = node.subscribe(to().max_bytes(7)).await.unwrap();
+    let mut none = node.subscribe(to().max_bytes(0)).await.unwrap();
+    for text in ["abc", "de", "fg", "h"] {
+        node.publish(&news, text.into()).await.unwrap();
+    }
+    let told = |missed| format!("gap: {missed} messages missed (after a full queue)");
+    for (subscription, held, missed) in [
+        (&mut by_node, &["abc", "de"][..], 2),
+        (&mut own, &["abc", "de", "fg"], 1),
+        (&mut none, &["abc"], 3),
+    ] {
+        for text in held {
+            assert_eq!(next(subscription).await, *text);
+        }
+        assert_eq!(next(subscription).await, told(missed));
+        assert!(subscription.try_recv().is_err());
+    }
+    let stats = node.stats();
+    assert_eq!((stats.delivered, stats.overflowed, stats.gaps), (6, 6, 3));
 }
 
 /// Drops a subscription of the same channel when it is woken.

@@ -5,11 +5,11 @@ mod support;
 use std::time::Duration;
 
 use backplane_core::{
-    Backplane, ConnectErrorKind, ConnectionState, DisconnectKind, HealthErrorKind, Node,
+    Backplane, ConnectErrorKind, ConnectionState, DisconnectKind, Event, HealthErrorKind, Node,
     NodeOptions, Order, Requirement, Subscribe,
 };
 use backplane_memory::MemoryBus;
-use support::{channel, connected, options};
+use support::{Fake, channel, connected, options};
 use tokio::time::Instant;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -80,8 +80,7 @@ async fn a_mute_broker_never_looks_connected_again_until_it_delivers() {
     let mut events = node.events();
     let watching = async {
         while let Some(event) = events.recv().await {
-            let connected =
-                backplane_core::Event::State(ConnectionState::Connected { generation: 2 });
+            let connected = Event::State(ConnectionState::Connected { generation: 2 });
             assert_ne!(event, connected);
         }
     };
@@ -92,6 +91,39 @@ async fn a_mute_broker_never_looks_connected_again_until_it_delivers() {
     );
     bus.unmute();
     connected(&node).await;
+}
+
+/// Two links of a node can be open on a broker at once: the old one is not closed yet.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_comes_back_on_an_older_link_proves_nothing_of_the_new_one() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), beating()).await.unwrap();
+    let old = fake.0.inbound();
+    fake.0.deliver_probes_to(Some(old.clone()));
+    fake.0.break_link();
+    down(&node).await;
+    let before = fake.0.links();
+    let mut events = node.events();
+    let watching = async {
+        while let Some(event) = events.recv().await {
+            assert!(
+                !matches!(event, Event::State(ConnectionState::Connected { .. })),
+                "attached by a probe that came back on another link"
+            );
+        }
+    };
+    let watched = tokio::time::timeout(Duration::from_secs(60), watching).await;
+    assert!(watched.is_err(), "the node closed itself");
+    assert!(fake.0.links() > before + 10, "it does not try again");
+
+    fake.0.deliver_probes_to(None);
+    connected(&node).await;
+    node.health().await.unwrap();
+    // The same holds for a node that is attached.
+    fake.0.deliver_probes_to(Some(old));
+    let unhealthy = node.health().await.unwrap_err();
+    assert_eq!(unhealthy.kind(), HealthErrorKind::Unhealthy);
+    assert_eq!(down(&node).await, DisconnectKind::Unresponsive);
 }
 
 #[tokio::test(start_paused = true)]

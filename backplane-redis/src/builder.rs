@@ -25,8 +25,8 @@ use crate::setting::Setting;
 /// # Options
 /// The options of the URL are named like the methods of this builder: `prefix`, `connect_timeout`,
 /// `publish_timeout`, `subscribe_timeout`, `heartbeat_interval`, `heartbeat_timeout`, `backoff_initial`,
-/// `backoff_max` (durations are written `250ms`, `2s` or `1m`), `queue_capacity`, `max_payload`, `max_pending`, `max_pending_bytes`,
-/// `max_batch_messages`, `max_batch_bytes`, `subscribe_batch` (whole numbers), `client_name` and
+/// `backoff_max` (durations are written `250ms`, `2s` or `1m`), `queue_capacity`, `queue_bytes`, `max_payload`,
+/// `max_pending`, `max_pending_bytes`, `max_batch_messages`, `max_batch_bytes`, `subscribe_batch` (whole numbers), `client_name` and
 /// `ca_cert`. `protocol=resp3` is accepted, as other clients know it. Anything else, and anything twice, is
 /// refused by name (rule M4).
 ///
@@ -255,6 +255,12 @@ impl RedisBuilder {
     /// least 1. Default 4096.
     pub fn queue_capacity(self, messages: usize) -> Self {
         self.set(Setting::QueueCapacity(messages))
+    }
+
+    /// How many bytes of payload the queue of a subscription holds, unless the subscription says otherwise; a
+    /// single larger payload may be in it. Default 64 MiB.
+    pub fn queue_bytes(self, bytes: usize) -> Self {
+        self.set(Setting::QueueBytes(bytes))
     }
 
     /// Lowers the largest payload, in bytes. Default and upper bound: [`RedisDriver::MAX_PAYLOAD`].

@@ -18,6 +18,7 @@ pub(crate) enum Setting {
     BackoffInitial(Duration),
     BackoffMax(Duration),
     QueueCapacity(usize),
+    QueueBytes(usize),
     MaxPayload(usize),
     MaxPending(usize),
     MaxPendingBytes(usize),
@@ -45,6 +46,7 @@ impl Setting {
             "backoff_initial" => duration("backoff_initial", Self::BackoffInitial),
             "backoff_max" => duration("backoff_max", Self::BackoffMax),
             "queue_capacity" => count("queue_capacity", Self::QueueCapacity),
+            "queue_bytes" => count("queue_bytes", Self::QueueBytes),
             "max_payload" => count("max_payload", Self::MaxPayload),
             "max_pending" => count("max_pending", Self::MaxPending),
             "max_pending_bytes" => count("max_pending_bytes", Self::MaxPendingBytes),
@@ -66,6 +68,7 @@ impl Setting {
             Self::BackoffInitial(pause) => options.backoff_initial(pause),
             Self::BackoffMax(pause) => options.backoff_max(pause),
             Self::QueueCapacity(messages) => options.queue_capacity(messages),
+            Self::QueueBytes(bytes) => options.queue_bytes(bytes),
             Self::MaxPayload(bytes) => options.max_payload(bytes),
             Self::MaxPending(messages) => options.max_pending(messages),
             Self::MaxPendingBytes(bytes) => options.max_pending_bytes(bytes),
@@ -208,6 +211,7 @@ mod tests {
         );
         assert_eq!(apply("backoff_max", "1s"), base().backoff_max(second));
         assert_eq!(apply("queue_capacity", "7"), base().queue_capacity(7));
+        assert_eq!(apply("queue_bytes", "7"), base().queue_bytes(7));
         assert_eq!(apply("max_payload", "7"), base().max_payload(7));
         assert_eq!(apply("max_pending", "7"), base().max_pending(7));
         assert_eq!(apply("max_pending_bytes", "7"), base().max_pending_bytes(7));

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use backplane_core::{Backplane, Channel, ConnectError, NodeId, NodeOptions, Prefix};
 use bytes::Bytes;
 
+use crate::wire::{EngineWire, Wire};
+
 /// Makes nodes of the backend under test.
 ///
 /// Only [`describe`](Harness::describe) and [`node`](Harness::node) are needed. What else is missing is
@@ -42,6 +44,12 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// A look at the broker from outside.
     fn observer(&self) -> Option<&dyn Observer> {
         None
+    }
+
+    /// The frames that the backend reads, for the rules M1 and M2. Default: those of the engine of `backplane-core`,
+    /// which every backend has that is a driver. `None`: the suite cannot write any.
+    fn wire(&self) -> Option<&dyn Wire> {
+        Some(&EngineWire)
     }
 
     /// Parses the backend's connection URL with one more option. `None`: it is configured without a URL.

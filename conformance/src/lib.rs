@@ -74,6 +74,7 @@ pub mod rules;
 mod runner;
 mod trial;
 mod verdict;
+mod wire;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;
@@ -86,3 +87,4 @@ pub use rule::{Level, Need, Rule, TrialFn};
 pub use runner::{Progress, Suite};
 pub use trial::Trial;
 pub use verdict::{Ending, Outcome, Verdict, VerdictKind};
+pub use wire::{EngineWire, Wire};

@@ -1,20 +1,14 @@
 //! The suite is itself tested: every mutant must be killed by the rule that it breaks, for the reason that it
 //! gives, and the wrappers that mutants are made of must pass when nothing is wrong with them.
 //!
-//! The environment variable `BACKPLANE_MUTANTS` chooses one rule or one mutant while one works on it.
+//! The whole matrix, every mutant against every rule, is run by `backplane-conformance mutants`. The environment
+//! variable `BACKPLANE_MUTANTS` chooses one rule or one mutant while one works on it.
 #![cfg(feature = "memory")]
-#![allow(clippy::expect_used)] // clippy knows tests only by their attribute
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::collections::HashSet;
 
-use backplane_conformance::mutants::{self, Kill, Mutant};
-use backplane_conformance::{Suite, rules};
-
-/// How many run at once; most of them wait for something that does not happen.
-const AT_ONCE: usize = 16;
+use backplane_conformance::mutants::{self, MatrixRun, Mutant};
+use backplane_conformance::rules;
 
 #[test]
 fn every_rule_has_a_mutant() {
@@ -43,91 +37,31 @@ fn names_are_unique() {
 
 #[test]
 fn every_mutant_is_killed_for_its_reason() {
-    let chosen = |mutant: &Mutant| match chosen() {
-        Some(chosen) => mutant.rule == chosen || mutant.name == chosen,
-        None => true,
-    };
-    let mutants: Vec<_> = mutants::all().into_iter().filter(chosen).collect();
-    let kills = each(mutants, |mutant| (*mutant, alone(mutants::run(mutant))));
-    let mut survivors = Vec::new();
-    for (mutant, kill) in kills {
-        println!("{}", line(&mutant, &kill));
-        if !kill.killed {
-            survivors.push(line(&mutant, &kill));
-        }
+    let mut mutants = mutants::all();
+    if let Some(chosen) = chosen() {
+        mutants.retain(|mutant: &Mutant| mutant.rule == chosen || mutant.name == chosen);
     }
-    survivors.sort();
-    assert!(
-        survivors.is_empty(),
-        "{} survive:\n{}",
-        survivors.len(),
-        survivors.join("\n")
-    );
+    let matrix = MatrixRun::new(mutants).named_rules_only().run(|_, _| {});
+    for row in &matrix.mutants {
+        println!("{} {}: {}", row.rule, row.name, row.reason);
+    }
+    let alive: Vec<_> = matrix.mutants.iter().filter(|row| !row.killed).collect();
+    assert!(alive.is_empty(), "{} survive:\n{alive:#?}", alive.len());
 }
 
 #[test]
 fn nothing_wrong_passes() {
-    let reports = each(mutants::controls(), |control| {
-        let mut rules = match chosen() {
-            Some(id) => rules::select(&[id]).unwrap_or_default(),
-            None => rules::all(),
-        };
-        rules.retain(|rule| {
-            !control.except.contains(&rule.id)
-                && (control.only.is_empty() || control.only.contains(&rule.id))
-        });
-        let suite = Suite::new(Arc::clone(&control.harness)).rules(rules);
-        (control.name, alone(suite.run()))
-    });
-    for (name, report) in reports {
-        println!("{name}: {}", report.to_summary());
-        assert!(report.is_certified(), "{name}:\n{}", report.to_text());
+    let mut run = MatrixRun::new(Vec::new());
+    if let Some(id) = chosen() {
+        run = run.rules(rules::select(&[id]).unwrap_or_default());
+    }
+    let matrix = run.run(|_, _| {});
+    assert_eq!(matrix.controls.len(), mutants::controls().len());
+    for control in &matrix.controls {
+        assert!(control.failed.is_empty(), "{control:#?}");
     }
 }
 
 fn chosen() -> Option<String> {
     std::env::var("BACKPLANE_MUTANTS").ok()
-}
-
-/// Runs in a runtime of its own, because some rules count tasks.
-fn alone<T>(run: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    let result = runtime.block_on(run);
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    result
-}
-
-/// Does the work for each, some at once.
-fn each<T: Send, R: Send>(all: Vec<T>, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let waiting = Mutex::new(VecDeque::from(all));
-    let results = Mutex::new(Vec::new());
-    let next = || waiting.lock().expect("no worker panics").pop_front();
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some(one) = next() {
-                    let result = work(&one);
-                    results.lock().expect("no worker panics").push(result);
-                }
-            });
-        }
-    });
-    results.into_inner().expect("no worker panics")
-}
-
-fn line(mutant: &Mutant, kill: &Kill) -> String {
-    format!(
-        "{:<7} {:<3} {} ({:.1} s)\n        expected {:?}\n        got {}: {}",
-        if kill.killed { "killed" } else { "ALIVE" },
-        mutant.rule,
-        mutant.name,
-        kill.took.as_secs_f64(),
-        mutant.reason,
-        kill.verdict,
-        kill.reason,
-    )
 }

@@ -177,7 +177,11 @@ impl<D: Driver> Backplane for Node<D> {
         let capacity = request
             .queue_capacity()
             .unwrap_or(self.core.options.queue_capacity);
-        let Some((id, queue)) = self.core.router.open(capacity, request.is_without_own()) else {
+        let max_bytes = request
+            .queue_bytes()
+            .unwrap_or(self.core.options.queue_bytes);
+        let without_own = request.is_without_own();
+        let Some((id, queue)) = self.core.router.open(capacity, max_bytes, without_own) else {
             return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
         };
         let control = Arc::new(Control {

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // each test uses a part of it
 #![allow(clippy::expect_used, clippy::unwrap_used)] // clippy knows tests only by their attribute
 
+pub mod wire;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +49,8 @@ struct State {
     pings: usize,
     pause: Duration,
     panic_on_ping: bool,
+    /// Where probes are delivered instead of on the link that sent them.
+    probes_to: Option<Inbound>,
 }
 
 /// The driver.
@@ -70,6 +74,7 @@ impl Fake {
             pings: 0,
             pause: Duration::ZERO,
             panic_on_ping: false,
+            probes_to: None,
         };
         let gate = Semaphore::new(Semaphore::MAX_PERMITS);
         Self(Arc::new(Broker {
@@ -137,6 +142,15 @@ impl Broker {
         self.state.lock().unwrap().panic_on_ping = true;
     }
 
+    /// Probes are delivered on this link from now on, or on the one that sent them again.
+    pub fn deliver_probes_to(&self, other: Option<Inbound>) {
+        self.state.lock().unwrap().probes_to = other;
+    }
+
+    pub fn links(&self) -> u64 {
+        self.state.lock().unwrap().links
+    }
+
     /// Every publish to an application channel takes so long.
     pub fn slow_down(&self, pause: Duration) {
         self.state.lock().unwrap().pause = pause;
@@ -199,7 +213,11 @@ impl Link for FakeLink {
                 state.on_publish
             };
             let subscribed = state.subscribed.contains(channel.as_str());
-            (state.inbound.clone().filter(|_| subscribed), what)
+            let inbound = match &state.probes_to {
+                Some(other) if probe => Some(other.clone()),
+                _ => state.inbound.clone(),
+            };
+            (inbound.filter(|_| subscribed), what)
         };
         let times = match what {
             OnPublish::Deliver | OnPublish::UnknownButDeliver | OnPublish::DeliverAndPanic => 1,

@@ -1,5 +1,8 @@
 //! The arguments of the command.
 
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Proves that a backend keeps the contract of backplane, rule by rule.
@@ -17,6 +20,12 @@ Exit codes:
   2    the suite could not be run: wrong arguments, or no server
   130  interrupted";
 
+const MUTANT_CODES: &str = "\
+Exit codes:
+  0    every mutant fails what it must, for the expected reason, and nothing else
+  1    not so
+  2    wrong arguments";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the suite on a backend
@@ -25,6 +34,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         backend: Backend,
     },
+    /// Show that the suite catches backends that are wrong on purpose
+    #[command(after_help = MUTANT_CODES)]
+    Mutants(MutantArgs),
     /// Print the rules
     List {
         /// How to print them
@@ -75,6 +87,29 @@ pub(super) struct RunArgs {
     /// Stretch every time limit by this factor, for a slow machine: 1 to 100
     #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = time_scale)]
     pub(super) time_scale: f64,
+}
+
+/// Which mutants to run, and how.
+#[derive(Debug, Args)]
+pub(super) struct MutantArgs {
+    /// How to print the matrix
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+    /// Run only this mutant; may be given several times
+    #[arg(long = "mutant", value_name = "NAME", value_delimiter = ',')]
+    pub(super) mutants: Vec<String>,
+    /// Try only this rule; may be given several times
+    #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
+    pub(super) rules: Vec<String>,
+    /// How many trials run at once [default: 8 for each core]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<NonZeroUsize>,
+    /// Stretch every time limit by this factor, for a slow machine: 1 to 100
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = time_scale)]
+    pub(super) time_scale: f64,
+    /// Write what was seen as the table of what is expected
+    #[arg(long, value_name = "FILE")]
+    pub(super) write_expected: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -19,6 +19,7 @@
 
 mod args;
 mod list;
+mod mutants;
 mod screen;
 mod servers;
 mod verify;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
             list::print(format);
             ExitCode::SUCCESS
         }
+        Command::Mutants(args) => mutants::run(&args),
         Command::Verify { backend } => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()

@@ -13,8 +13,8 @@ use backplane_core::{
 };
 use bytes::Bytes;
 
+use super::crossed::{glob, matching};
 use super::driver::{Line, LinkTwist, is_probe};
-use super::envelope::{glob, matching};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, lock};
 use super::pump::{Out, Parts, Pump};

@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backplane_core::{
-    Backplane, Channel, ConnectError, Gap, InvalidOption, Message, Node, NodeId, Prefix,
-};
+use backplane_core::{Channel, ConnectError, Gap, InvalidOption, Message, Node, NodeId, Prefix};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
@@ -21,8 +19,8 @@ pub(super) type Made = Result<Inner, ConnectError>;
 type LinkTwists = dyn Fn() -> Arc<dyn LinkTwist> + Send + Sync;
 type NodeTwists = dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
+type OnWrite = dyn Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
-type OnStranger = fn(&MemoryHarness, &Prefix, &Channel, &Bytes);
 /// Says how many connections it has broken.
 type OnProbes = fn(&MemoryHarness, NodeId) -> usize;
 
@@ -34,9 +32,9 @@ pub(super) struct Wrong {
     nodes: Option<Box<NodeTwists>>,
     spec: Option<OnSpec>,
     make: Option<Box<dyn Make>>,
+    writes: Option<Box<OnWrite>>,
     url: Option<OnUrl>,
     secret: Option<&'static str>,
-    stranger: Option<OnStranger>,
     stranger_at_probes: Option<OnProbes>,
     elsewhere: Option<Elsewhere>,
 }
@@ -48,6 +46,28 @@ pub(super) enum Elsewhere {
     Apart(MemoryBus),
     /// It is not.
     Here,
+}
+
+/// Where a stranger's bytes go.
+pub(super) struct Written<'a> {
+    harness: &'a MemoryHarness,
+    prefix: &'a Prefix,
+    channel: &'a Channel,
+}
+
+impl Written<'_> {
+    /// Hands bytes to the nodes.
+    pub(super) fn pass(&self, bytes: &Bytes) -> Result<(), String> {
+        match self.harness.bus().inject(self.prefix, self.channel, bytes) {
+            0 => Err("nobody was subscribed".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Breaks the connections of all nodes.
+    pub(super) fn cut(&self) {
+        self.harness.bus().cut_all();
+    }
 }
 
 /// Makes nodes in a way of its own.
@@ -116,6 +136,15 @@ impl Wrong {
         self
     }
 
+    /// Something else done with what a stranger writes.
+    pub(super) fn writes(
+        mut self,
+        on: impl Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.writes = Some(Box::new(on));
+        self
+    }
+
     /// A parser of URL options.
     pub(super) const fn url(mut self, parse: OnUrl) -> Self {
         self.url = Some(parse);
@@ -128,13 +157,7 @@ impl Wrong {
         self
     }
 
-    /// Something else done with what a stranger writes, besides the right thing.
-    pub(super) const fn stranger(mut self, on: OnStranger) -> Self {
-        self.stranger = Some(on);
-        self
-    }
-
-    /// Likewise, with what a stranger writes to the probes of a node.
+    /// Something else done, besides the right thing, when a stranger writes to the probes of a node.
     pub(super) const fn stranger_at_probes(mut self, on: OnProbes) -> Self {
         self.stranger_at_probes = Some(on);
         self
@@ -161,7 +184,10 @@ impl Wrong {
         };
         Ok(match &self.nodes {
             None => inner,
-            Some(nodes) => Arc::new(WrongNode::new(inner, nodes(spec))),
+            Some(nodes) => {
+                let options = spec.options.clone();
+                Arc::new(WrongNode::new(inner, nodes(spec), options))
+            }
         })
     }
 
@@ -173,15 +199,6 @@ impl Wrong {
             Start::Lazy => Arc::new(Node::connect_lazy(driver, options).map_err(invalid)?),
         })
     }
-}
-
-/// The prefix that a node made with this spec has.
-pub(super) fn prefix_of(spec: &NodeSpec) -> Result<Prefix, ConnectError> {
-    let nowhere = MemoryBus::new();
-    let node = nowhere
-        .connect_lazy(spec.options.clone())
-        .map_err(invalid)?;
-    Ok(node.prefix().clone())
 }
 
 fn invalid(error: InvalidOption) -> ConnectError {
@@ -251,11 +268,15 @@ impl Observer for Wrong {
     }
 
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
-        self.memory.write(prefix, channel, bytes.clone()).await?;
-        if let Some(stranger) = self.stranger {
-            stranger(&self.memory, prefix, channel, &bytes);
-        }
-        Ok(())
+        let Some(on) = &self.writes else {
+            return self.memory.write(prefix, channel, bytes).await;
+        };
+        let written = Written {
+            harness: &self.memory,
+            prefix,
+            channel,
+        };
+        on(&written, bytes)
     }
 
     async fn write_to_probes(

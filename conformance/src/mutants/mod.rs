@@ -2,23 +2,27 @@
 //!
 //! A suite that nothing fails proves nothing. Each mutant breaks one rule in one way and works otherwise, and the
 //! suite must fail it at that rule, for that reason; a failure for another reason does not count. Every
-//! rule has at least one.
+//! rule has at least one. What else a mutant must fail by consequence is written down too (`expected.txt`), and
+//! [`MatrixRun`] shows that it fails that and nothing else.
 //!
 //! The mutants sit on the memory backend, in `node` (around a node), `pump` (around its subscriptions),
-//! `driver` (around its driver) or `harness` (around its constructors); `envelope` is a backend that matches names
-//! by itself. The other files have the mutants, a section of the contract each, or a part of one.
+//! `driver` (around its driver) or `harness` (around its constructors); `crossed` is a broker that matches names
+//! wrongly. The other files have the mutants, a section of the contract each, or a part of one.
 
 mod backpressure;
 mod closing;
 mod concurrency;
+mod crossed;
 mod delivery;
 mod driver;
-mod envelope;
+mod expected;
 mod gaps;
 mod harness;
+mod hoarding;
 mod isolation;
 mod loss;
 mod malformed;
+mod matrix;
 mod node;
 mod order;
 mod pending;
@@ -31,12 +35,12 @@ mod visibility;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use self::harness::Wrong;
+use self::matrix::Cell;
+pub use self::matrix::{ControlRow, Matrix, MatrixRun, Row};
 use crate::harness::Harness;
 use crate::rules;
-use crate::runner::Suite;
 use crate::verdict::VerdictKind;
 
 /// How much shorter the limits of a trial are here: nothing is far away.
@@ -48,27 +52,13 @@ const TIME_SCALE: f64 = 0.4;
 pub struct Mutant {
     /// What is wrong, in a few words with dashes.
     pub name: &'static str,
-    /// The rule that it must fail.
+    /// The rule that names its fault.
     pub rule: &'static str,
     /// A part of the reason with which it must fail.
     pub reason: &'static str,
     /// What is wrong, and where such a thing was seen, if it was.
     pub about: &'static str,
     make: fn() -> Wrong,
-}
-
-/// What the suite said of a mutant.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Kill {
-    /// Whether its rule failed for the expected reason.
-    pub killed: bool,
-    /// How the trial ended.
-    pub verdict: VerdictKind,
-    /// Why.
-    pub reason: String,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// All mutants, in the order of the contract.
@@ -86,6 +76,7 @@ pub fn all() -> Vec<Mutant> {
         reconnection::MUTANTS,
         resubscription::MUTANTS,
         backpressure::MUTANTS,
+        hoarding::MUTANTS,
         closing::MUTANTS,
         malformed::MUTANTS,
         visibility::MUTANTS,
@@ -99,7 +90,7 @@ pub fn all() -> Vec<Mutant> {
 
 /// A backend with the wrappers of the mutants and nothing wrong, which must pass: what kills a mutant
 /// is its mutation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Control {
     /// Which wrappers it has.
@@ -108,99 +99,89 @@ pub struct Control {
     pub except: &'static [&'static str],
     /// The rules that it is there for; none: all.
     pub only: &'static [&'static str],
-    /// The backend.
-    pub harness: Arc<dyn Harness>,
+    make: fn() -> Wrong,
 }
 
 /// All controls.
 #[must_use]
 pub fn controls() -> Vec<Control> {
-    let control = |name, except, wrong: Wrong| {
-        let harness = wrong.harness();
-        Control {
-            name,
-            except,
-            only: &[],
-            harness,
-        }
-    };
-    let only = |name, only, wrong: Wrong| Control {
-        only,
-        ..control(name, &[], wrong)
-    };
     vec![
-        control(
-            "a wrapped driver",
-            &[],
-            Wrong::new().links(|| driver::Straight),
-        ),
-        control(
-            "a wrapped node",
-            &[],
-            Wrong::new().nodes(|_| node::Straight),
-        ),
-        control(
-            "a wrapped node with pumps",
+        Control {
+            name: "a-wrapped-driver",
+            except: &[],
+            only: &[],
+            make: || Wrong::new().links(|| driver::Straight),
+        },
+        Control {
+            name: "a-wrapped-node",
+            except: &[],
+            only: &[],
+            make: || Wrong::new().nodes(|_| node::Straight),
+        },
+        Control {
+            name: "a-wrapped-node-with-pumps",
             // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
             // a task, and may be late.
-            &["B1", "B2", "B4"],
-            Wrong::new().pumps(|| pump::Straight),
-        ),
-        only(
-            "a backend that declares no more order than it must",
-            &["O2", "O3", "O4"],
-            promise::declaring(|c| c.order = backplane_core::Order::Channel),
-        ),
-        only(
-            "a backend that does not count what is lost",
-            &["L5", "L8"],
-            promise::counting_nothing(),
-        ),
-        only(
-            "a backend that replays",
-            &["D6", "L4", "L5", "L8"],
-            promise::replaying(loss::Missed::default()),
-        ),
-        only(
-            "a backend with a place that looks apart and is not",
-            &["I7"],
-            Wrong::new().elsewhere(harness::Elsewhere::Here),
-        ),
+            except: &["B1", "B2", "B4"],
+            only: &[],
+            make: || Wrong::new().pumps(|| pump::Straight),
+        },
+        Control {
+            name: "declares-no-more-order-than-it-must",
+            except: &[],
+            only: &["O2", "O3", "O4"],
+            make: || promise::declaring(|c| c.order = backplane_core::Order::Channel),
+        },
+        Control {
+            name: "does-not-count-what-is-lost",
+            except: &[],
+            only: &["L5", "L8"],
+            make: promise::counting_nothing,
+        },
+        Control {
+            name: "replays-and-says-so",
+            except: &[],
+            only: &["D6", "L4", "L5", "L8"],
+            make: || promise::replaying(loss::Missed::default()),
+        },
+        Control {
+            name: "has-a-place-that-looks-apart",
+            except: &[],
+            only: &["I7"],
+            make: || Wrong::new().elsewhere(harness::Elsewhere::Here),
+        },
     ]
 }
 
-/// Runs the rule that a mutant must fail, on a bus of its own.
-///
-/// # Cancel safety
-/// Dropping the future ends the run.
-pub async fn run(mutant: &Mutant) -> Kill {
-    let begin = Instant::now();
-    let rules = rules::select(&[mutant.rule.to_owned()]).unwrap_or_default();
-    let suite = Suite::new(mutant.harness())
-        .rules(rules)
-        .time_scale(TIME_SCALE);
-    let report = suite.run().await;
-    let (verdict, reason) = match report.rules.first() {
-        Some(result) => (result.verdict, result.reason.clone()),
-        None => (
-            VerdictKind::NotApplicable,
-            format!("there is no rule {}", mutant.rule),
-        ),
-    };
-    let killed = verdict == VerdictKind::Fail && reason.contains(mutant.reason);
-    Kill {
-        killed,
-        verdict,
-        reason,
-        took: begin.elapsed(),
+impl Control {
+    /// Whether it is asked for a rule.
+    fn is_asked(&self, rule: &str) -> bool {
+        let only = self.only.is_empty() || self.only.contains(&rule);
+        only && !self.except.contains(&rule)
+    }
+
+    /// A backend of its own.
+    #[must_use]
+    pub fn harness(&self) -> Arc<dyn Harness> {
+        (self.make)().harness()
     }
 }
 
 impl Mutant {
-    /// The wrong backend itself.
+    /// The wrong backend itself, on a bus of its own.
     #[must_use]
     pub fn harness(&self) -> Arc<dyn Harness> {
         (self.make)().harness()
+    }
+
+    /// Whether it must fail a rule.
+    fn fails(&self, rule: &str) -> bool {
+        expected::of(self).0.contains(&rule)
+    }
+
+    /// Whether this is its rule's verdict on it.
+    fn is_killed_by(&self, cell: &Cell) -> bool {
+        cell.verdict == VerdictKind::Fail && cell.reason.contains(self.reason)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Backplane, Capabilities, Channel, ConnectionState, Events, HealthError, NodeId, Prefix,
-    PublishError, Pushed, StateWatch, Stats, Subscribe, SubscribeError, Subscription,
+    Backplane, Capabilities, Channel, ConnectionState, Events, HealthError, NodeId, NodeOptions,
+    Prefix, PublishError, Pushed, StateWatch, Stats, Subscribe, SubscribeError, Subscription,
 };
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -111,8 +111,10 @@ where
 pub(super) struct Tap {
     /// What was asked for.
     pub(super) request: Subscribe,
-    /// The capacity that was asked for, or the default.
+    /// The capacity that was asked for, or that of the node.
     pub(super) capacity: usize,
+    /// Likewise in bytes.
+    pub(super) max_bytes: usize,
     /// The node's state.
     pub(super) watch: StateWatch,
 }
@@ -121,6 +123,8 @@ pub(super) struct Tap {
 pub(super) struct WrongNode {
     inner: Inner,
     twist: Arc<dyn NodeTwist>,
+    /// What was asked for.
+    options: NodeOptions,
     moved: Arc<Moved>,
 }
 
@@ -141,12 +145,13 @@ impl Moved {
 }
 
 impl WrongNode {
-    /// A twist on a node.
-    pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>) -> Self {
+    /// A twist on a node that was asked for with these options.
+    pub(super) fn new(inner: Inner, twist: Arc<dyn NodeTwist>, options: NodeOptions) -> Self {
         twist.made(&inner);
         Self {
             inner,
             twist,
+            options,
             moved: Arc::default(),
         }
     }
@@ -171,17 +176,22 @@ impl Backplane for WrongNode {
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {
-        let capacity = request.queue_capacity().unwrap_or(pump::CAPACITY);
+        let capacity = request
+            .queue_capacity()
+            .unwrap_or(self.options.queue_capacity);
         let tap = Tap {
             request: request.clone(),
             capacity,
+            max_bytes: request.queue_bytes().unwrap_or(self.options.queue_bytes),
             watch: self.inner.watch(),
         };
         let Some(parts) = self.twist.parts(&self.inner, &tap) else {
             return self.twist.subscribe(&self.inner, request).await;
         };
         // The reader's own queue has the capacity; the one below must never be the one that overflows.
-        let request = request.capacity(capacity.max(pump::BELOW));
+        let request = request
+            .capacity(capacity.max(pump::BELOW))
+            .max_bytes(usize::MAX);
         let below = self.twist.subscribe(&self.inner, request).await?;
         Ok(pump::attach(below, parts, &tap, Arc::clone(&self.moved)))
     }

@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::delivery::Asks;
-use super::envelope::with_channels;
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{Control, Parts};
@@ -218,5 +217,23 @@ impl Control for AddsAnyway {
 async fn some_time() {
     for _ in 0..50 {
         yield_now().await;
+    }
+}
+
+/// The same request for other channels.
+fn with_channels(request: &Subscribe, channels: impl IntoIterator<Item = Channel>) -> Subscribe {
+    let mut changed = Subscribe::to(channels);
+    if request.is_without_own() {
+        changed = changed.without_own();
+    }
+    if request.is_deferred() {
+        changed = changed.deferred();
+    }
+    if let Some(bytes) = request.queue_bytes() {
+        changed = changed.max_bytes(bytes);
+    }
+    match request.queue_capacity() {
+        Some(capacity) => changed.capacity(capacity),
+        None => changed,
     }
 }

@@ -13,9 +13,6 @@ use tokio::task::AbortHandle;
 
 use super::node::{Moved, Tap, lock};
 
-/// The default of a node's `queue_capacity`, which a twist cannot ask for.
-pub(super) const CAPACITY: usize = 4096;
-
 /// The least capacity of a subscription below a pump.
 pub(super) const BELOW: usize = 16_384;
 
@@ -192,7 +189,7 @@ pub(super) fn attach(
     tap: &Tap,
     moved: Arc<Moved>,
 ) -> Subscription {
-    let (writer, reader) = queue(tap.capacity);
+    let (writer, reader) = queue(tap.capacity, tap.max_bytes);
     let out = Out { writer, moved };
     pump.begin(&out);
     let handle = below.handle();

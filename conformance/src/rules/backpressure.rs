@@ -1,11 +1,15 @@
 //! B: backpressure.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use backplane_core::{Delivery, Missed, Subscribe};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::rule::{Rule, rule};
 use crate::rules::loss::quick;
-use crate::trial::{Node, Trial, chain, channel, ensure, show};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -20,6 +24,12 @@ pub(super) const RULES: &[Rule] = &[
         "overflow is one gap with the exact count, at its place",
         [],
         b2
+    ),
+    rule!(
+        "B3",
+        "memory stays bounded, however large the messages are",
+        [],
+        b3
     ),
     rule!(
         "B4",
@@ -132,6 +142,204 @@ async fn default_capacity(trial: &Trial, a: &Node) -> Outcome {
                 "queue_capacity(7) holds more than 7 messages: {got}"
             ))
         }
+    }
+}
+
+/// Queues that are never read hold what their bound in bytes allows, tell the rest, and keep nothing else alive.
+async fn b3(trial: Trial) -> Outcome {
+    const BOUND: usize = 256 << 10;
+    const LARGEST: usize = 32 << 10;
+    let a = trial.node().await?;
+    let b = trial.node_with(trial.options().queue_bytes(BOUND)).await?;
+    let news = channel("news")?;
+    let on_news = || Subscribe::to([news.clone()]);
+    let requests = [
+        (BOUND, on_news()),
+        (BOUND / 4, on_news().max_bytes(BOUND / 4)),
+        (BOUND * 4, on_news().max_bytes(BOUND * 4)),
+        // A single message always fits.
+        (0, on_news().max_bytes(0)),
+    ];
+    let mut unread = Vec::new();
+    for (bound, request) in requests {
+        unread.push((bound, trial.subscribe_to(&b, request).await?));
+    }
+    let mut witness = trial.subscribe(&b, [&news]).await?;
+    let before = b.stats();
+
+    let alive = Alive::default();
+    let (mut random, mut sizes, mut total) = (trial.seed(), Vec::new(), 0);
+    while total < 50 * BOUND {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let size = 8 + (random >> 40) as usize % (LARGEST - 8);
+        let payload = numbered(sizes.len(), size);
+        sizes.push(size);
+        total += size;
+        trial
+            .publish(&a, &news, alive.payload(payload.clone()))
+            .await?;
+        witness.expect(payload).await?;
+    }
+
+    // Where payloads travel without a copy, it can be seen what keeps them.
+    let allowed = LARGEST + unread.iter().map(|(bound, _)| bound).sum::<usize>();
+    let what = format!("at most {allowed} bytes kept in queues that may have so many");
+    trial
+        .until(&what, || async {
+            let kept = alive.bytes();
+            Ok((kept > allowed).then(|| format!("{kept} bytes of {total} sent")))
+        })
+        .await?;
+
+    let (mut missed, mut gaps) = (0, 0);
+    for (bound, reader) in &mut unread {
+        let rest = read_rest(reader, &sizes, *bound).await?;
+        missed += rest.missed;
+        gaps += rest.gaps;
+    }
+    let stats = b.stats();
+    let counted = [
+        stats.overflowed.saturating_sub(before.overflowed),
+        stats.gaps.saturating_sub(before.gaps),
+        stats.delivered.saturating_sub(before.delivered),
+    ];
+    // The witness has missed nothing.
+    let delivered = ((unread.len() + 1) * sizes.len()) as u64 - missed;
+    let expected = [missed, gaps, delivered];
+    ensure(
+        counted == expected,
+        format!("counted {counted:?} overflowed, gaps and delivered, instead of {expected:?}"),
+    )?;
+    // They go on at once, and what was read is gone.
+    trial.publish(&a, &news, "on").await?;
+    for (_, reader) in &mut unread {
+        reader.expect("on").await?;
+    }
+    witness.expect("on").await?;
+    trial
+        .until("nothing kept of what was read or dropped", || async {
+            let kept = alive.bytes();
+            Ok((kept > 0).then(|| format!("{kept} bytes of {total} sent")))
+        })
+        .await
+}
+
+/// What a queue that was not read had.
+#[derive(Default)]
+struct Rest {
+    held: usize,
+    bytes: usize,
+    missed: u64,
+    gaps: u64,
+}
+
+/// Reads all that was sent, as messages or told in gaps, of which no more than the bound may have been held.
+async fn read_rest(reader: &mut Reader, sizes: &[usize], bound: usize) -> Outcome<Rest> {
+    let mut rest = Rest::default();
+    let mut next = 0;
+    while next < sizes.len() {
+        match reader.next("a message or a gap for it").await? {
+            Delivery::Message(message) => {
+                let payload = message.payload();
+                rest.held += 1;
+                rest.bytes += payload.len();
+                ensure(
+                    rest.bytes <= bound || rest.held == 1,
+                    format!(
+                        "a queue of {bound} bytes held {} bytes, and more",
+                        rest.bytes
+                    ),
+                )?;
+                if *payload != numbered(next, sizes[next]) {
+                    let got = show(payload);
+                    return broken(format!(
+                        "expected message {next} or a gap, got message {got}"
+                    ));
+                }
+                next += 1;
+            }
+            Delivery::Gap(gap) => match (gap.missed(), gap.outages()) {
+                (Missed::Exactly(missed), 0) => {
+                    rest.gaps += 1;
+                    rest.missed += missed;
+                    next += usize::try_from(missed).unwrap_or(usize::MAX / 2);
+                }
+                (missed, outages) => {
+                    return broken(format!("an overflow of {missed:?} in {outages} outages"));
+                }
+            },
+        }
+    }
+    let (sent, missed) = (sizes.len(), rest.missed);
+    ensure(
+        next == sent,
+        format!(
+            "{sent} sent, and {} held and {missed} told missing",
+            rest.held
+        ),
+    )?;
+    let fitting: usize = sizes[..fitting(sizes, bound)].iter().sum();
+    ensure(
+        rest.bytes >= fitting,
+        format!(
+            "a queue of {bound} bytes held only {}, and {fitting} fit",
+            rest.bytes
+        ),
+    )?;
+    Ok(rest)
+}
+
+/// How many of the first messages fit into a bound.
+fn fitting(sizes: &[usize], bound: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |size: &&usize| {
+        bytes += **size;
+        bytes <= bound
+    };
+    sizes.iter().take_while(fits).count().max(1)
+}
+
+fn numbered(n: usize, size: usize) -> Bytes {
+    let mut payload = vec![n as u8; size];
+    payload[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    payload.into()
+}
+
+/// How many bytes of payloads are alive: published, and not let go of.
+#[derive(Clone, Debug, Default)]
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// A payload of these bytes that is counted until its last slice is dropped.
+    fn payload(&self, bytes: Bytes) -> Bytes {
+        self.0.fetch_add(bytes.len(), Ordering::AcqRel);
+        Bytes::from_owner(Owned {
+            bytes,
+            alive: self.clone(),
+        })
+    }
+}
+
+struct Owned {
+    bytes: Bytes,
+    alive: Alive,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.alive.0.fetch_sub(self.bytes.len(), Ordering::AcqRel);
     }
 }
 

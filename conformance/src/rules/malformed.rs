@@ -1,14 +1,31 @@
 //! M: malformed input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use backplane_core::{Channel, InvalidName, NameKind, Prefix};
+use backplane_core::{Channel, Event, Events, InvalidName, NameKind, NodeId, Prefix, Stats};
+use bytes::Bytes;
+use tokio::time::timeout;
 
+use crate::harness::Observer;
 use crate::rule::{Rule, rule};
-use crate::trial::{Trial, channel, ensure};
-use crate::verdict::{Outcome, broken, inconclusive};
+use crate::trial::{Node, Reader, Trial, channel, ensure};
+use crate::verdict::{Ending, Outcome, broken, inconclusive};
+use crate::wire::Wire;
 
 pub(super) const RULES: &[Rule] = &[
+    rule!(
+        "M1",
+        "malformed frames are skipped and counted, and cost nothing else",
+        [Observer],
+        m1
+    ),
+    rule!(
+        "M2",
+        "a newer wire version is skipped and told once per publisher",
+        [Observer],
+        m2
+    ),
     rule!(
         "M3",
         "invalid names are refused, and every valid one works",
@@ -22,6 +39,256 @@ pub(super) const RULES: &[Rule] = &[
         m4
     ),
 ];
+
+async fn m1(trial: Trial) -> Outcome {
+    let mut ear = Ear::new(&trial).await?;
+    let stranger = NodeId::from_u64(trial.seed() | 1);
+    let right = |sequence, payload| ear.wire.frame(stranger, sequence, payload);
+    let (first, second) = (right(0, b"first"), right(1, b"second"));
+    let malformed = malformed(&trial, ear.wire, ear.speaker.node_id());
+
+    // What the suite takes for a frame is one.
+    ear.write(&first).await?;
+    let heard = ear.reader.expect("first").await;
+    heard.or_else(|e| wrong("a right frame of a stranger (see Harness::wire)", e))?;
+    for (what, bytes) in malformed {
+        let before = ear.listener.stats();
+        ear.write(&bytes).await?;
+        ear.next_message_arrives_alone(&what).await?;
+        let now = ear.listener.stats();
+        let counted = now.malformed.saturating_sub(before.malformed);
+        ensure(
+            counted == 1,
+            format!("{what}: counted as {counted} malformed frames"),
+        )?;
+        nothing_else_is_counted(&what, before, now)?;
+    }
+
+    // A number that comes again is the same message again, and no new one.
+    let before = ear.listener.stats();
+    ear.write(&second).await?;
+    ear.reader.expect("second").await?;
+    ear.write(&second).await?;
+    ear.write(&first).await?;
+    let what = "frames that came before, again";
+    ear.next_message_arrives_alone(what).await?;
+    let now = ear.listener.stats();
+    ensure(
+        now.duplicates == before.duplicates + 2 && now.malformed == before.malformed,
+        format!("{what}: before them {before:?}, after them {now:?}"),
+    )?;
+    ear.nothing_was_told("malformed frames").await
+}
+
+/// Each with what is wrong.
+fn malformed(trial: &Trial, wire: &dyn Wire, publisher: NodeId) -> Vec<(String, Bytes)> {
+    let frame = wire.frame(publisher, 1 << 20, b"cut off");
+    let mut all: Vec<_> = (0..frame.len())
+        .map(|len| {
+            let what = format!("the first {len} of {} bytes of a frame", frame.len());
+            (what, frame.slice(..len))
+        })
+        .collect();
+    all.extend(wire.lies(publisher));
+    let mut random = trial.seed();
+    let mut byte = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 56) as u8
+    };
+    for n in 0..60 {
+        let mut noise: Vec<u8> = (0..=byte()).map(|_| byte()).collect();
+        // By chance it could begin like a frame.
+        noise[0] = if noise[0] == frame[0] {
+            !frame[0]
+        } else {
+            noise[0]
+        };
+        all.push((format!("noise {n}, of {} bytes", noise.len()), noise.into()));
+    }
+    all.push(("a megabyte of zeros".to_owned(), vec![0; 1 << 20].into()));
+    all
+}
+
+async fn m2(trial: Trial) -> Outcome {
+    let mut ear = Ear::new(&trial).await?;
+    let first = trial.seed() | 1;
+    // The third one speaks the last version that there can be.
+    let next = ear.wire.version().saturating_add(1);
+    let publishers = [
+        (next, NodeId::from_u64(first)),
+        (next, NodeId::from_u64(first ^ 2)),
+        (u8::MAX, NodeId::from_u64(first ^ 4)),
+    ];
+    for round in 0..3 {
+        for (version, publisher) in publishers {
+            let what = format!("frame {round} of {publisher}, of version {version}");
+            let before = ear.listener.stats();
+            let newer = ear.wire.newer(version, publisher);
+            ear.write(&newer).await?;
+            ear.next_message_arrives_alone(&what).await?;
+            let now = ear.listener.stats();
+            ensure(
+                now.malformed == before.malformed,
+                format!("{what}: counted as malformed"),
+            )?;
+            let counted = now.incompatible.saturating_sub(before.incompatible);
+            ensure(
+                counted == 1,
+                format!("{what}: counted as {counted} incompatible frames"),
+            )?;
+            let mut counted_before = before;
+            counted_before.incompatible = now.incompatible;
+            nothing_else_is_counted(&what, counted_before, now)?;
+            // It is told with the first frame, and not again.
+            let told = ear.told().await?;
+            let expected: &[_] = match round {
+                0 => &[(version, publisher)],
+                _ => &[],
+            };
+            ensure(
+                told == expected,
+                format!("{what}: {expected:?} should have been told, and {told:?} was"),
+            )?;
+        }
+    }
+    // What is right and of an unknown publisher is still read.
+    let stranger = NodeId::from_u64(first ^ 8);
+    let right = ear.wire.frame(stranger, 0, b"right");
+    ear.write(&right).await?;
+    ear.reader.expect("right").await?;
+    ear.nothing_was_told("frames of a newer version").await
+}
+
+/// One channel, who publishes to it, who listens, and a hand that writes to it from outside.
+struct Ear<'a> {
+    trial: &'a Trial,
+    wire: &'a dyn Wire,
+    hand: &'a dyn Observer,
+    news: Channel,
+    speaker: Node,
+    listener: Node,
+    events: [Events; 2],
+    reader: Reader,
+    sent: u64,
+}
+
+impl<'a> Ear<'a> {
+    async fn new(trial: &'a Trial) -> Outcome<Self> {
+        let Some(wire) = trial.harness().wire() else {
+            let why = "the harness does not say what the backend's frames are";
+            return Err(Ending::NotApplicable(why.to_owned()));
+        };
+        let [speaker, listener] = trial.nodes().await?;
+        let news = channel("news")?;
+        let reader = trial.subscribe(&listener, [&news]).await?;
+        let mut ear = Self {
+            trial,
+            wire,
+            hand: trial.observer()?,
+            news,
+            events: [speaker.events(), listener.events()],
+            speaker,
+            listener,
+            reader,
+            sent: 0,
+        };
+        // The listener knows the speaker's numbers.
+        ear.next_message_arrives_alone("nothing").await?;
+        Ok(ear)
+    }
+
+    async fn write(&self, bytes: &Bytes) -> Outcome {
+        self.hand
+            .write(&self.trial.prefix(), &self.news, bytes.clone())
+            .await
+            .or_else(inconclusive)
+    }
+
+    /// The next message of a node arrives, and nothing between the last one and it.
+    async fn next_message_arrives_alone(&mut self, after: &str) -> Outcome {
+        self.sent += 1;
+        let text = self.sent.to_string();
+        let mut arrived = self
+            .trial
+            .publish(&self.speaker, &self.news, text.clone())
+            .await;
+        if arrived.is_ok() {
+            arrived = self.reader.expect(text).await.map(drop);
+        }
+        let Err(ending) = arrived else {
+            return Ok(());
+        };
+        // Whoever lost the connection may be about to say so.
+        let soon = self.trial.scaled(Duration::from_millis(500));
+        for events in &mut self.events {
+            while let Ok(Some(event)) = timeout(soon, events.recv()).await {
+                if let Event::State(state) = event {
+                    return broken(format!("{after}: it cost the connection: {state}"));
+                }
+            }
+        }
+        wrong(after, ending)
+    }
+
+    /// The newer versions that the listener told of since the last look.
+    async fn told(&mut self) -> Outcome<Vec<(u8, NodeId)>> {
+        let mut told = Vec::new();
+        while let Ok(event) = self.events[1].try_recv() {
+            match event {
+                Event::Incompatible { version, publisher } => told.push((version, publisher)),
+                event => return broken(format!("it cost the connection: {event:?}")),
+            }
+        }
+        Ok(told)
+    }
+
+    fn event(&mut self) -> Option<Event> {
+        let mut events = self.events.iter_mut();
+        events.find_map(|events| events.try_recv().ok())
+    }
+
+    /// Both nodes are as they were, and said nothing.
+    async fn nothing_was_told(&mut self, what: &str) -> Outcome {
+        for node in [&self.speaker, &self.listener] {
+            if let Err(error) = node.health().await {
+                return broken(format!("after {what} health fails: {error}"));
+            }
+        }
+        match self.event() {
+            None => Ok(()),
+            Some(event) => broken(format!("{what} were told as an event: {event:?}")),
+        }
+    }
+}
+
+fn nothing_else_is_counted(what: &str, before: Stats, now: Stats) -> Outcome {
+    let made_up = |stats: Stats| {
+        let Stats {
+            gaps,
+            lost,
+            overflowed,
+            duplicates,
+            incompatible,
+            reconnects,
+            ..
+        } = stats;
+        [gaps, lost, overflowed, duplicates, incompatible, reconnects]
+    };
+    ensure(
+        made_up(before) == made_up(now),
+        format!("{what}: before it {before:?}, after it {now:?}"),
+    )
+}
+
+/// Says what came before the fault.
+fn wrong<T>(what: &str, ending: Ending) -> Outcome<T> {
+    Err(match ending {
+        Ending::Broken(how) => Ending::Broken(format!("{what}: {how}")),
+        other => other,
+    })
+}
 
 async fn m3(trial: Trial) -> Outcome {
     let long = |len: usize| "n".repeat(len);

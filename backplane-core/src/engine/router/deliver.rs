@@ -1,5 +1,7 @@
 //! What links do with the routes: deliver what arrives, without blocking.
 
+use bytes::Bytes;
+
 use super::{Heard, MAX_PUBLISHERS, Route, Router, Wake, lock};
 use crate::driver::{Frame, FrameError};
 use crate::engine::fate::LinkId;
@@ -81,6 +83,11 @@ impl Router {
             let messages = frame
                 .payloads()
                 .skip(usize::try_from(known).unwrap_or(usize::MAX))
+                .map(|payload| match known {
+                    0 => payload,
+                    // A frame of which a part is left out must not be kept for the rest.
+                    _ => Bytes::copy_from_slice(&payload),
+                })
                 .map(|payload| Message::new(route.channel.clone(), payload, publisher));
             let pushed = member.inbox.queue.push_then(messages, wake);
             self.counters.delivered.add(pushed.queued);

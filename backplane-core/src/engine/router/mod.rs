@@ -194,9 +194,10 @@ impl Router {
     pub(crate) fn open(
         &self,
         capacity: usize,
+        max_bytes: usize,
         without_own: bool,
     ) -> Option<(SubscriptionId, QueueReader)> {
-        let (writer, reader) = queue(capacity);
+        let (writer, reader) = queue(capacity, max_bytes);
         let inbox = Arc::new(Inbox {
             queue: writer,
             without_own,
