@@ -21,7 +21,6 @@ type NodeTwists = dyn Fn(&NodeSpec) -> Arc<dyn NodeTwist> + Send + Sync;
 type OnSpec = fn(&NodeSpec) -> NodeSpec;
 type OnWrite = dyn Fn(&Written<'_>, Bytes) -> Result<(), String> + Send + Sync;
 type OnUrl = fn(&str, &str) -> Result<(), String>;
-type OnStranger = fn(&MemoryHarness, &Prefix, &Channel, &Bytes);
 /// Says how many connections it has broken.
 type OnProbes = fn(&MemoryHarness, NodeId) -> usize;
 
@@ -36,7 +35,6 @@ pub(super) struct Wrong {
     writes: Option<Box<OnWrite>>,
     url: Option<OnUrl>,
     secret: Option<&'static str>,
-    stranger: Option<OnStranger>,
     stranger_at_probes: Option<OnProbes>,
     elsewhere: Option<Elsewhere>,
 }
@@ -159,13 +157,7 @@ impl Wrong {
         self
     }
 
-    /// Something else done with what a stranger writes, besides the right thing.
-    pub(super) const fn stranger(mut self, on: OnStranger) -> Self {
-        self.stranger = Some(on);
-        self
-    }
-
-    /// Likewise, with what a stranger writes to the probes of a node.
+    /// Something else done, besides the right thing, when a stranger writes to the probes of a node.
     pub(super) const fn stranger_at_probes(mut self, on: OnProbes) -> Self {
         self.stranger_at_probes = Some(on);
         self
@@ -276,21 +268,15 @@ impl Observer for Wrong {
     }
 
     async fn write(&self, prefix: &Prefix, channel: &Channel, bytes: Bytes) -> Result<(), String> {
-        match &self.writes {
-            None => self.memory.write(prefix, channel, bytes.clone()).await?,
-            Some(on) => {
-                let written = Written {
-                    harness: &self.memory,
-                    prefix,
-                    channel,
-                };
-                on(&written, bytes.clone())?;
-            }
-        }
-        if let Some(stranger) = self.stranger {
-            stranger(&self.memory, prefix, channel, &bytes);
-        }
-        Ok(())
+        let Some(on) = &self.writes else {
+            return self.memory.write(prefix, channel, bytes).await;
+        };
+        let written = Written {
+            harness: &self.memory,
+            prefix,
+            channel,
+        };
+        on(&written, bytes)
     }
 
     async fn write_to_probes(

@@ -105,8 +105,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "I6",
         r#"after what a stranger wrote, expected message "after 0", got """#,
         "whatever is on a channel is a message",
-        || Wrong::new().stranger(|memory, prefix, channel, bytes| {
-            memory.bus().inject(prefix, channel, &framed(bytes));
+        || Wrong::new().writes(|written, bytes| {
+            written.pass(&bytes)?;
+            written.pass(&framed(&bytes))
         }),
     ),
     mutant!(

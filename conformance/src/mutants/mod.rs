@@ -135,25 +135,25 @@ pub fn controls() -> Vec<Control> {
             make: || Wrong::new().pumps(|| pump::Straight),
         },
         Control {
-            name: "a-backend-that-declares-no-more-order-than-it-must",
+            name: "declares-no-more-order-than-it-must",
             except: &[],
             only: &["O2", "O3", "O4"],
             make: || promise::declaring(|c| c.order = backplane_core::Order::Channel),
         },
         Control {
-            name: "a-backend-that-does-not-count-what-is-lost",
+            name: "does-not-count-what-is-lost",
             except: &[],
             only: &["L5", "L8"],
             make: promise::counting_nothing,
         },
         Control {
-            name: "a-backend-that-replays",
+            name: "replays-and-says-so",
             except: &[],
             only: &["D6", "L4", "L5", "L8"],
             make: || promise::replaying(loss::Missed::default()),
         },
         Control {
-            name: "a-backend-with-a-place-that-looks-apart-and-is-not",
+            name: "has-a-place-that-looks-apart",
             except: &[],
             only: &["I7"],
             make: || Wrong::new().elsewhere(harness::Elsewhere::Here),
@@ -164,7 +164,8 @@ pub fn controls() -> Vec<Control> {
 impl Control {
     /// Whether it is asked for a rule.
     fn is_asked(&self, rule: &str) -> bool {
-        !self.except.contains(&rule) && (self.only.is_empty() || self.only.contains(&rule))
+        let only = self.only.is_empty() || self.only.contains(&rule);
+        only && !self.except.contains(&rule)
     }
 
     /// A backend of its own.
