@@ -364,6 +364,8 @@ async fn closing(trial: &Trial, broker: Broker, a: &Node) -> Outcome {
     let before = Around::of(trial).await?;
     for polls in POLLS {
         let node = trial.node_with(patient(trial)).await?;
+        // An outage that is made later does not concern it.
+        trial.forget(&node);
         let mut reader = trial.subscribe(&node, [&news]).await?;
         let mut witness = trial.subscribe(&node, [&news]).await?;
         let mut events = node.events();
