@@ -1,7 +1,7 @@
 //! Wrong at B: backpressure.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +10,11 @@ use backplane_core::{
     PublishErrorKind, Subscribe, SubscribeError, Subscription, Unknown,
 };
 use bytes::Bytes;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::sleep;
 
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap};
+use super::node::{Inner, NodeTwist, Tap, Tasks};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
 use crate::harness::NodeSpec;
@@ -134,15 +134,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
             .spec(|spec| with_options(spec, |options| { options.max_pending_bytes(usize::MAX) })),
     ),
     mutant!(
+        "publish-does-not-wait-for-the-broker",
+        "B5",
+        "expected Overloaded at once, got Ok",
+        "publish returns when a message is queued, and the queue has no end",
+        || Wrong::new().nodes(|_| FireAndForget::default()),
+    ),
+    mutant!(
         "overload-comes-at-half-the-limit",
         "B5",
         "were refused at once, 8 wait, and 16 may",
-        "each publish is counted twice",
+        "each publish is counted twice, while the limit is small",
         || Wrong::new().spec(|spec| with_options(spec, |options| {
             let (messages, bytes) = (options.max_pending, options.max_pending_bytes);
-            options
-                .max_pending(messages / 2)
-                .max_pending_bytes(bytes / 2)
+            // The broker that serves, of the same trial, has room for 64.
+            match messages < 64 || bytes < 64 << 10 {
+                true => options
+                    .max_pending(messages / 2)
+                    .max_pending_bytes(bytes / 2),
+                false => options,
+            }
         })),
     ),
     mutant!(
@@ -185,6 +196,38 @@ fn with_options(spec: &NodeSpec, change: fn(NodeOptions) -> NodeOptions) -> Node
 
 fn is_overload(error: &PublishError) -> bool {
     error.kind() == PublishErrorKind::NotSent(NotSent::Overloaded)
+}
+
+/// Publishes in a task, in order, and says at once that it has.
+#[derive(Default)]
+struct FireAndForget {
+    tasks: Tasks,
+    queue: OnceLock<mpsc::UnboundedSender<(Channel, Bytes)>>,
+}
+
+#[async_trait]
+impl NodeTwist for FireAndForget {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let queue = self.queue.get_or_init(|| {
+            let (queue, mut queued) = mpsc::unbounded_channel::<(Channel, Bytes)>();
+            let node = Arc::downgrade(node);
+            self.tasks.spawn(async move {
+                while let (Some((channel, payload)), Some(node)) =
+                    (queued.recv().await, node.upgrade())
+                {
+                    let _ = node.publish(&channel, payload).await;
+                }
+            });
+            queue
+        });
+        let _ = queue.send((channel.clone(), payload));
+        Ok(())
+    }
 }
 
 /// What is made of an overload.

@@ -206,6 +206,7 @@ async fn under_way(trial: &Trial, a: &Node, frozen: bool) -> Outcome {
     }
     if frozen {
         trial.heal().await?;
+        trial.all_settled(&[a, &listener]).await?;
     }
 
     trial.publish(a, &news, "end").await?;
