@@ -178,7 +178,7 @@ fn wrong_backends_are_found() {
 fn wrapped_backends_with_nothing_wrong_pass() {
     for control in mutants::controls() {
         for seed in SEEDS {
-            let report = quick(Arc::clone(&control.harness), seed, 600);
+            let report = quick(control.harness(), seed, 600);
             assert!(report.is_passed(), "{}: {report:#?}", control.name);
         }
     }
