@@ -59,7 +59,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 mod embedded;
-#[cfg(feature = "redis")]
+#[cfg(feature = "fixtures")]
 pub mod fixtures;
 mod harness;
 #[cfg(feature = "memory")]

@@ -14,7 +14,7 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("backplane-redis", &["", "tls"]),
     (
         "backplane-conformance",
-        &["", "memory", "redis", "redis,container", "cli"],
+        &["", "memory", "fixtures", "redis", "redis,container", "cli"],
     ),
 ];
 

@@ -14,3 +14,4 @@ mod subject;
 
 pub use driver::NatsDriver;
 pub use link::NatsLink;
+pub use subject::subject;

@@ -9,7 +9,8 @@ use backplane_core::driver::BrokerChannel;
 /// In a subject the dot parts tokens, `*` and `>` are wildcards, and white space ends it. Here every byte that
 /// is not plainly a name is written as `%` and two digits, the `%` itself included, so that no two names meet
 /// (rules D5, I3 and I4). At three bytes for one the longest name has 2.7 kB; a server takes lines of 4 kB.
-pub(crate) fn subject(channel: &BrokerChannel) -> String {
+#[must_use]
+pub fn subject(channel: &BrokerChannel) -> String {
     let mut subject = String::from("backplane.");
     for byte in channel.as_bytes() {
         if byte.is_ascii_alphanumeric() || b"-_:!/".contains(byte) {
