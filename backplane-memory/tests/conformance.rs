@@ -12,11 +12,7 @@ struct Mine(MemoryBus);
 #[async_trait::async_trait]
 impl Harness for Mine {
     fn describe(&self) -> Description {
-        Description {
-            backend: "mine".into(),
-            fixture: "none".into(),
-            server: None,
-        }
+        Description::new("mine").backend_version(env!("CARGO_PKG_VERSION"))
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {

@@ -1,5 +1,7 @@
-//! The suite as a test of another crate: [`main`].
+//! The suite as a test of another crate: [`main`] and [`try_main`].
 
+use std::fmt::Display;
+use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,7 +15,24 @@ use crate::runner::{Progress, Suite};
 /// numbers (`cargo test --test conformance -- D1 L5`); the environment variable
 /// `BACKPLANE_CONFORMANCE_SEED` fixes the seed. The exit code says whether the backend is
 /// certified.
-pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
+#[must_use]
+pub fn main<H: Harness>(harness: impl Fn() -> H + Send + Sync + 'static) -> ExitCode {
+    try_main(move || {
+        let harness = harness();
+        async move { Ok::<_, String>(harness) }
+    })
+}
+
+/// Like [`main`], for a harness that takes time to make, or that cannot always be made.
+///
+/// An error ends the run with exit code 2, and its text says what is missing.
+#[must_use]
+pub fn try_main<H, F, E>(make: impl Fn() -> F + Send + Sync + 'static) -> ExitCode
+where
+    H: Harness,
+    F: Future<Output = Result<H, E>> + 'static,
+    E: Display,
+{
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|a| !a.starts_with('-'))
@@ -35,8 +54,14 @@ pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let certified = runtime.block_on(async {
-        let harness: Arc<dyn Harness> = Arc::new(harness());
+    runtime.block_on(async {
+        let harness: Arc<dyn Harness> = match make().await {
+            Ok(harness) => Arc::new(harness),
+            Err(error) => {
+                eprintln!("the suite could not be run: {error}");
+                return ExitCode::from(2);
+            }
+        };
         let mut suite = Suite::new(Arc::clone(&harness)).rules(chosen);
         let seed = std::env::var("BACKPLANE_CONFORMANCE_SEED").ok();
         if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
@@ -51,11 +76,9 @@ pub fn main<H: Harness>(harness: impl FnOnce() -> H) -> ExitCode {
             .await;
         harness.shut_down().await;
         println!("\n{}, seed {}", report.to_summary(), report.seed);
-        report.is_certified()
-    });
-    if certified {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+        match report.is_certified() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    })
 }

@@ -56,14 +56,58 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What is under test, for the report.
+///
+/// ```
+/// use backplane_conformance::Description;
+///
+/// let of = Description::new("mine").backend_version("0.3.1").fixture("process").server("7.0.15");
+/// assert_eq!(of.server.as_deref(), Some("7.0.15"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Description {
     /// The backend's name, such as `redis`.
     pub backend: String,
+    /// The backend's own version, where it is known.
+    pub backend_version: Option<String>,
     /// How its broker is provided, such as `process`; `none` where there is nothing to provide.
     pub fixture: String,
     /// The broker's version, where it has one.
     pub server: Option<String>,
+}
+
+impl Description {
+    /// A backend of this name, with nothing to provide.
+    #[must_use]
+    pub fn new(backend: impl Into<String>) -> Self {
+        Self {
+            backend: backend.into(),
+            backend_version: None,
+            fixture: "none".to_owned(),
+            server: None,
+        }
+    }
+
+    /// Names the backend's own version, as `env!("CARGO_PKG_VERSION")` has it in its crate.
+    #[must_use]
+    pub fn backend_version(mut self, version: impl Into<String>) -> Self {
+        self.backend_version = Some(version.into());
+        self
+    }
+
+    /// Names how its broker is provided, such as `process`.
+    #[must_use]
+    pub fn fixture(mut self, fixture: impl Into<String>) -> Self {
+        self.fixture = fixture.into();
+        self
+    }
+
+    /// Names the broker's version.
+    #[must_use]
+    pub fn server(mut self, version: impl Into<String>) -> Self {
+        self.server = Some(version.into());
+        self
+    }
 }
 
 /// A node to be made.

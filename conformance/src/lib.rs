@@ -28,7 +28,7 @@
 //! #[async_trait]
 //! impl Harness for Mine {
 //!     fn describe(&self) -> Description {
-//!         Description { backend: "mine".into(), fixture: "none".into(), server: None }
+//!         Description::new("mine").backend_version(env!("CARGO_PKG_VERSION"))
 //!     }
 //!
 //!     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {
@@ -77,7 +77,7 @@ mod verdict;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;
-pub use embedded::main;
+pub use embedded::{main, try_main};
 pub use harness::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 #[cfg(feature = "memory")]
 pub use memory::MemoryHarness;

@@ -35,6 +35,7 @@ impl Harness for MemoryHarness {
     fn describe(&self) -> Description {
         Description {
             backend: "memory".to_owned(),
+            backend_version: None,
             fixture: "none".to_owned(),
             server: None,
         }

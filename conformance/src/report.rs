@@ -174,6 +174,7 @@ impl Report {
     pub fn to_text(&self) -> String {
         let of = Description {
             backend: self.backend.clone(),
+            backend_version: None,
             fixture: self.fixture.clone(),
             server: self.server_version.clone(),
         };

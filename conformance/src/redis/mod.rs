@@ -160,6 +160,7 @@ impl Harness for RedisHarness {
     fn describe(&self) -> Description {
         Description {
             backend: "redis".to_owned(),
+            backend_version: None,
             fixture: self.fixture.to_owned(),
             server: Some(self.version.clone()),
         }

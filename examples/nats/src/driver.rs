@@ -72,7 +72,9 @@ impl NatsDriver {
     }
 
     fn refused(&self, error: &async_nats::ConnectError) -> LinkError {
-        use ConnectErrorKind::{Authentication, AuthorizationViolation, ServerParse, TimedOut, Tls};
+        use ConnectErrorKind::{
+            Authentication, AuthorizationViolation, ServerParse, TimedOut, Tls,
+        };
         let kind = match error.kind() {
             Authentication | AuthorizationViolation => LinkErrorKind::Unauthorized,
             ServerParse | Tls => LinkErrorKind::Incompatible,
@@ -83,7 +85,10 @@ impl NatsDriver {
     }
 
     fn lost(&self, error: impl fmt::Display) -> LinkError {
-        LinkError::new(LinkErrorKind::Lost, format_args!("{}: {error}", self.address))
+        LinkError::new(
+            LinkErrorKind::Lost,
+            format_args!("{}: {error}", self.address),
+        )
     }
 }
 

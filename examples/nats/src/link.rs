@@ -176,24 +176,27 @@ fn feed(
     subscriber: Subscriber,
     stopped: oneshot::Receiver<oneshot::Sender<()>>,
 ) -> Feed {
-    stream::unfold((subscriber, stopped), move |(mut subscriber, mut stopped)| {
-        let channel = channel.clone();
-        async move {
-            tokio::select! {
-                biased;
-                done = &mut stopped => {
-                    // Queued before the echo that the one who waits sends next. If the connection is gone, so is
-                    // the subscription.
-                    let _ = subscriber.unsubscribe().await;
-                    let _ = done.map(|done| done.send(()));
-                    None
-                }
-                message = subscriber.next() => {
-                    message.map(|message| ((channel, message.payload), (subscriber, stopped)))
+    stream::unfold(
+        (subscriber, stopped),
+        move |(mut subscriber, mut stopped)| {
+            let channel = channel.clone();
+            async move {
+                tokio::select! {
+                    biased;
+                    done = &mut stopped => {
+                        // Queued before the echo that the one who waits sends next. If the connection is gone, so is
+                        // the subscription.
+                        let _ = subscriber.unsubscribe().await;
+                        let _ = done.map(|done| done.send(()));
+                        None
+                    }
+                    message = subscriber.next() => {
+                        message.map(|message| ((channel, message.payload), (subscriber, stopped)))
+                    }
                 }
             }
-        }
-    })
+        },
+    )
     .boxed()
 }
 

@@ -19,12 +19,12 @@ pub(crate) struct NatsHarness {
 }
 
 impl NatsHarness {
-    pub(crate) fn start() -> Result<Self, FixtureError> {
+    pub(crate) async fn start() -> Result<Self, FixtureError> {
         let server = NatsServer {
             name: format!("conformance-{:016x}", rand::random::<u64>()),
             password: format!("secret-{:016x}", rand::random::<u64>()),
         };
-        let broker = LocalBroker::start_blocking(server.clone())?;
+        let broker = LocalBroker::start(server.clone()).await?;
         Ok(Self { broker, server })
     }
 }
@@ -32,11 +32,10 @@ impl NatsHarness {
 #[async_trait]
 impl Harness for NatsHarness {
     fn describe(&self) -> Description {
-        Description {
-            backend: "nats".to_owned(),
-            fixture: "process".to_owned(),
-            server: Some(self.broker.version().to_owned()),
-        }
+        Description::new("nats")
+            .backend_version(env!("CARGO_PKG_VERSION"))
+            .fixture("process")
+            .server(self.broker.version())
     }
 
     async fn node(&self, spec: &NodeSpec) -> Result<Arc<dyn Backplane>, ConnectError> {

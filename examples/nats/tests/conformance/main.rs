@@ -4,16 +4,6 @@ mod harness;
 mod observer;
 mod server;
 
-use std::process::ExitCode;
-
-use harness::NatsHarness;
-
-fn main() -> ExitCode {
-    match NatsHarness::start() {
-        Ok(harness) => backplane_conformance::main(|| harness),
-        Err(error) => {
-            eprintln!("the suite could not be run: {error}");
-            ExitCode::from(2)
-        }
-    }
+fn main() -> std::process::ExitCode {
+    backplane_conformance::try_main(harness::NatsHarness::start)
 }

@@ -61,7 +61,11 @@ impl NatsHarness {
             Value::Array(connections) => connections,
             other => return Err(format!("the server lists no connections: {other}")),
         };
-        let is_node = |c: &Value| c["name"].as_str().is_some_and(|n| n.starts_with("backplane-"));
+        let is_node = |c: &Value| {
+            c["name"]
+                .as_str()
+                .is_some_and(|n| n.starts_with("backplane-"))
+        };
         nodes.retain(is_node);
         Ok(nodes)
     }
