@@ -54,7 +54,8 @@
 //!
 //! `cargo test` then prints a line for each rule and fails unless the backend is certified.
 //! [`Harness`] says what else it can have: fault handles and an observer open the rules that need them,
-//! and what is missing is reported as not applicable, with its reason.
+//! and what is missing is reported as not applicable, with its reason. The guide for authors, `README.md`
+//! beside this crate's manifest, goes through all of it, with an example on NATS.
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -74,6 +75,11 @@ pub mod rules;
 mod runner;
 mod trial;
 mod verdict;
+
+/// The guide for authors: its code is compiled and run.
+#[cfg(all(doctest, feature = "fixtures"))]
+#[doc = include_str!("../README.md")]
+pub struct Guide;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;
