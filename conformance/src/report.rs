@@ -301,6 +301,7 @@ mod tests {
         let [d1, d2] = verdicts;
         let of = Description {
             backend: "b".to_owned(),
+            backend_version: None,
             fixture: "f".to_owned(),
             server: None,
         };

@@ -121,6 +121,7 @@ mod tests {
     fn line(fixture: &str, arguments: &[&str]) -> String {
         let of = Description {
             backend: "redis".to_owned(),
+            backend_version: None,
             fixture: fixture.to_owned(),
             server: None,
         };
