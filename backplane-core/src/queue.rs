@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_gap_keeps_its_place_however_many_wait() {
-        let (writer, mut reader) = queue(1);
+        let (writer, mut reader) = queue(1, usize::MAX);
         writer.push_gap(Gap::outage(OutageAccount::default()));
         writer.push([message("c", 1), message("c", 2)]);
         writer.push_gap(Gap::outage(OutageAccount::default()));

@@ -55,14 +55,15 @@
 //! `cargo test` then prints a line for each rule and fails unless the backend is certified. The test binary takes the
 //! arguments of the command line, such as `cargo test --test conformance -- --rule L5 --repeat 20`: see [`cli`].
 //! [`Harness`] says what else it can have: fault handles and an observer open the rules that need them,
-//! and what is missing is reported as not applicable, with its reason.
+//! and what is missing is reported as not applicable, with its reason. The guide for authors, `README.md`
+//! beside this crate's manifest, goes through all of it, with an example on NATS.
 
 #[cfg(feature = "memory")]
 pub mod book;
 pub mod cli;
 pub mod contract;
 mod expected;
-#[cfg(feature = "redis")]
+#[cfg(feature = "fixtures")]
 pub mod fixtures;
 mod harness;
 #[cfg(feature = "memory")]
@@ -81,6 +82,11 @@ mod scale;
 mod trial;
 mod verdict;
 mod wire;
+
+/// The guide for authors: its code is compiled and run.
+#[cfg(all(doctest, feature = "fixtures"))]
+#[doc = include_str!("../README.md")]
+pub struct Guide;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisHarness;

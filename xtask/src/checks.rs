@@ -14,7 +14,7 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("backplane-redis", &["", "tls"]),
     (
         "backplane-conformance",
-        &["", "memory", "redis", "redis,container", "cli"],
+        &["", "memory", "fixtures", "redis", "redis,container", "cli"],
     ),
 ];
 
@@ -52,8 +52,10 @@ pub(crate) enum Needs {
     Nothing,
     /// `redis-server` on `PATH`.
     RedisServer,
-    /// `redis-server`, and an image for the container fixture if containers are not declined.
-    RedisServerAndImage,
+    /// `nats-server` on `PATH`, or in `/usr/sbin`, where Debian has it.
+    NatsServer,
+    /// Every server, and an image for the container fixture if containers are not declined.
+    ServersAndImage,
     /// A container engine with an image for the container fixture.
     Container,
 }
@@ -152,7 +154,7 @@ pub(crate) fn all() -> Vec<Check> {
     checks.push(Check::new("doc", nothing, doc.env("RUSTDOCFLAGS", flags)));
 
     let test = cargo("test --workspace --all-features --locked");
-    checks.push(Check::new("test", Needs::RedisServerAndImage, test));
+    checks.push(Check::new("test", Needs::ServersAndImage, test));
 
     let tree = cargo("tree --locked --package backplane-core --all-features --target all");
     let tree = tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
@@ -167,6 +169,9 @@ pub(crate) fn all() -> Vec<Check> {
         let cmd = cmd.args(["--expect", &expected(name)]);
         checks.push(Check::new(format!("suite:{name}"), *needs, cmd));
     }
+    // The example for authors certifies itself.
+    let nats = cargo("test --locked --package backplane-example-nats --test conformance");
+    checks.push(Check::new("suite:nats", Needs::NatsServer, nats));
 
     let (package, example, args) = EXAMPLE;
     let cmd = cargo("run --locked --package").args([package, "--example", example, "--"]);

@@ -14,7 +14,7 @@ use crate::setup::Containers;
 
 const USAGE: &str = "\
 cargo xtask test     set the machine up, then run every check; stops at the first failure
-cargo xtask setup    only the set-up: redis-server, and an image for the container fixture
+cargo xtask setup    only the set-up: redis-server, nats-server, and an image for the container fixture
 cargo xtask image    build the image backplane-redis:local from this machine's redis-server
 cargo xtask list     the checks, with their command lines
 cargo xtask help     this text

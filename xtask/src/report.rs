@@ -51,6 +51,7 @@ pub(crate) fn setup(containers: Containers) -> Result<()> {
 struct Wanted {
     fmt_and_clippy: bool,
     redis_server: bool,
+    nats_server: bool,
     image: bool,
 }
 
@@ -58,6 +59,7 @@ impl Wanted {
     const ALL: Self = Self {
         fmt_and_clippy: true,
         redis_server: true,
+        nats_server: true,
         image: true,
     };
 
@@ -67,12 +69,9 @@ impl Wanted {
             fmt_and_clippy: ["fmt", "clippy"]
                 .iter()
                 .any(|group| checks.iter().any(|check| check.is_meant_by(group))),
-            redis_server: any(&[
-                Needs::RedisServer,
-                Needs::RedisServerAndImage,
-                Needs::Container,
-            ]),
-            image: any(&[Needs::RedisServerAndImage, Needs::Container]),
+            redis_server: any(&[Needs::RedisServer, Needs::ServersAndImage, Needs::Container]),
+            nats_server: any(&[Needs::NatsServer, Needs::ServersAndImage]),
+            image: any(&[Needs::ServersAndImage, Needs::Container]),
         }
     }
 }
@@ -104,7 +103,10 @@ impl Report {
             self.step("set-up: rustfmt and clippy", setup::fmt_and_clippy);
         }
         if wanted.redis_server && !self.failed() {
-            self.step("set-up: redis-server", setup::redis_server);
+            self.step("set-up: redis-server", || setup::server("redis-server"));
+        }
+        if wanted.nats_server && !self.failed() {
+            self.step("set-up: nats-server", || setup::server("nats-server"));
         }
         if !wanted.image || self.failed() {
             return env;

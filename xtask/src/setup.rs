@@ -1,6 +1,7 @@
-//! What the checks need on a machine: a `redis-server`, and an image for the container fixture.
+//! What the checks need on a machine: a `redis-server`, a `nats-server`, and an image for the container fixture.
 
 use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -59,26 +60,24 @@ pub(crate) fn fmt_and_clippy() -> Result<String> {
     Ok("installed".to_owned())
 }
 
-/// Makes sure that `redis-server` is on `PATH`; says how.
-pub(crate) fn redis_server() -> Result<String> {
-    if let Some(found) = on_path("redis-server") {
+/// Makes sure that a server program is on this machine; says how. The Debian package has the program's name.
+pub(crate) fn server(program: &'static str) -> Result<String> {
+    if let Some(found) = find(program) {
         return Ok(format!("{} was there", found.display()));
     }
-    println!("redis-server is not on PATH: installing the Debian package redis-server");
+    println!("{program} is not on PATH: installing the Debian package {program}");
     if on_path("apt-get").is_none() {
-        return Err(
-            "redis-server is not on PATH and there is no apt-get: install the package \
-             that holds it (Debian and Ubuntu: redis-server)"
-                .to_owned(),
-        );
+        return Err(format!(
+            "{program} is not on PATH and there is no apt-get: install the package \
+             that holds it (Debian and Ubuntu: {program})"
+        ));
     }
     let root = Cmd::new("id").args(["-u"]).stdout()? == "0";
     if !root && on_path("sudo").is_none() {
-        return Err(
-            "redis-server is not on PATH, and installing it needs root or sudo: as \
-             root, run `apt-get install redis-server`"
-                .to_owned(),
-        );
+        return Err(format!(
+            "{program} is not on PATH, and installing it needs root or sudo: as \
+             root, run `apt-get install {program}`"
+        ));
     }
     // In runlevel 1 the package's service is not started. The checks start servers of their own
     // on free ports, so a service that runs nevertheless (systemd) does no harm.
@@ -88,27 +87,36 @@ pub(crate) fn redis_server() -> Result<String> {
         "RUNLEVEL=1",
         "apt-get",
     ];
-    let (program, first) = if root {
+    let (first_program, first) = if root {
         ("env", &settings[1..])
     } else {
         ("sudo", &settings[..])
     };
-    let apt_get = |args: &[&str]| Cmd::new(program).args([first, args].concat()).run();
+    let apt_get = |args: &[&str]| Cmd::new(first_program).args([first, args].concat()).run();
     apt_get(&["update"])?;
-    apt_get(&["install", "-y", "--no-install-recommends", "redis-server"])?;
-    match on_path("redis-server") {
+    apt_get(&["install", "-y", "--no-install-recommends", program])?;
+    match find(program) {
         Some(found) => Ok(format!("installed {}", found.display())),
-        None => Err(
-            "the package redis-server is installed, but redis-server is not on PATH: \
+        None => Err(format!(
+            "the package {program} is installed, but {program} is not on PATH: \
              look where the package put it, and add that directory to PATH"
-                .to_owned(),
-        ),
+        )),
     }
+}
+
+/// Where a server program is: on `PATH`, or where Debian puts some that users have not on theirs. The fixtures
+/// look there, too.
+fn find(program: &str) -> Option<PathBuf> {
+    let elsewhere = || {
+        let path = PathBuf::from("/usr/sbin").join(program);
+        path.is_file().then_some(path)
+    };
+    on_path(program).or_else(elsewhere)
 }
 
 /// Makes sure that the container engine holds an image for the fixture.
 ///
-/// Needs [`redis_server`] to have succeeded: the last resort is an image made from it.
+/// Needs [`server`] to have succeeded for `redis-server`: the last resort is an image made from it.
 pub(crate) fn image() -> Result<Image> {
     let engine = match Engine::find() {
         Ok(engine) => engine,
@@ -154,7 +162,7 @@ pub(crate) fn image() -> Result<Image> {
 
 /// Builds the local image, whatever is there already.
 pub(crate) fn rebuild_image() -> Result<()> {
-    redis_server()?;
+    server("redis-server")?;
     let engine = Engine::find().map_err(|e| format!("no container engine answers: {e}"))?;
     println!("container engine: {engine}");
     image::build(&engine)

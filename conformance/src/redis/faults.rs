@@ -12,7 +12,7 @@ use crate::fixtures::{ClientInfo, ClientKind, FixtureError, Mode, Server, Server
 use crate::harness::{Cuts, Fault, Faults};
 
 /// The least and the most that [`Fault::Delay`] delays each way: noticeable, and far from every time-out.
-pub(super) const SLOW: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(30));
+const SLOW: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(30));
 
 #[async_trait]
 impl Faults for RedisHarness {

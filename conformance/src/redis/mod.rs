@@ -1,10 +1,7 @@
 //! The harness of the Redis backend: [`RedisHarness`].
 
-mod backstage;
 mod faults;
 mod observer;
-mod paths;
-mod proofs;
 mod server_faults;
 
 use std::fmt;
@@ -16,12 +13,12 @@ use backplane_core::{Backplane, ConnectError, ConnectErrorKind, Prefix};
 use backplane_redis::{ConfigError, RedisBuilder};
 use url::Url;
 
-use self::backstage::Backstage;
-use self::paths::{Paths, Place};
 use self::server_faults::Changes;
 #[cfg(feature = "container")]
 use crate::fixtures::RedisContainer;
-use crate::fixtures::{ExternalRedis, FixtureError, RedisObserver, RedisProcess, Server};
+use crate::fixtures::{
+    Backstage, ExternalRedis, FixtureError, Paths, Place, RedisObserver, RedisProcess, Server,
+};
 use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
 
 /// Makes nodes on one Redis server, and breaks it.

@@ -8,7 +8,7 @@ use backplane_core::NodeId;
 use tokio::time::sleep;
 
 use super::RedisHarness;
-use super::backstage::Task;
+use crate::fixtures::Task;
 use crate::fixtures::{ClientInfo, ClientKind, Mode, Proof, Proxy, RedisObserver, ServerFault};
 
 /// What may wait for a subscriber in an overrun. Less than what the sockets on the way hold, and more than a node
