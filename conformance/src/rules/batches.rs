@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use backplane_core::{Channel, Delivery, NodeId, Subscribe};
+use backplane_core::{Channel, Delivery, NodeId, Subscribe, SubscribeError};
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::Fault;
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
@@ -15,6 +15,9 @@ const MANY: usize = 10_000;
 
 /// As many requests, or times of a single subscribe, as ten thousand channels may take: one for ten.
 const MOST: u32 = 1000;
+
+/// How long so many channels may take, before the scale factor: it is the requests that count, not the work.
+const LONG: Duration = Duration::from_secs(60);
 
 /// How many publishes are on their way at once.
 const AT_ONCE: usize = 500;
@@ -27,14 +30,17 @@ pub(super) async fn s5(trial: Trial) -> Outcome {
         false => trial.with_reachable_nodes(),
     };
     let delays = !counts && trial.can(Fault::Delay);
-    let [a, b] = trial.nodes().await?;
+    let a = trial.node().await?;
+    let patient = trial.options().subscribe_timeout(trial.scaled(LONG));
+    let b = trial.node_with(patient).await?;
     let channels = (0..MANY)
         .map(|i| channel(format!("room {i}")))
         .collect::<Outcome<Vec<_>>>()?;
     let roomy = |channels: Vec<Channel>| Subscribe::to(channels).capacity(2 * MANY);
 
     let before = Before::now(&trial, &b, delays).await?;
-    let mut reader = trial.subscribe_to(&b, roomy(channels.clone())).await?;
+    let subscribing = b.subscribe(roomy(channels.clone()));
+    let mut reader = trial.reader(subscribed(&trial, subscribing).await?);
     before.in_batches(&trial, "a subscription").await?;
     all_arrive(&trial, &a, &channels, &mut reader, "at once").await?;
     drop(reader);
@@ -44,9 +50,7 @@ pub(super) async fn s5(trial: Trial) -> Outcome {
     let before = Before::now(&trial, &b, delays).await?;
     let adding = reader.subscription.handle();
     let adding = adding.subscribe(channels.clone());
-    if let Err(error) = trial.in_time("subscribe does not return", adding).await? {
-        return broken(format!("subscribe failed: {}", chain(&error)));
-    }
+    subscribed(&trial, adding).await?;
     before.in_batches(&trial, "a handle").await?;
     on_the_broker(&trial, &channels, 1).await?;
     let some: Vec<_> = channels.iter().step_by(97).cloned().collect();
@@ -68,6 +72,19 @@ pub(super) async fn s5(trial: Trial) -> Outcome {
              single requests"
                 .to_owned(),
         )),
+    }
+}
+
+/// What a subscribe to many channels comes to, which must work.
+async fn subscribed<T>(
+    trial: &Trial,
+    work: impl Future<Output = Result<T, SubscribeError>>,
+) -> Outcome<T> {
+    let bound = trial.scaled(LONG);
+    match timeout(bound, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => broken(format!("subscribe failed: {}", chain(&error))),
+        Err(_) => broken(format!("subscribe does not return within {bound:?}")),
     }
 }
 
