@@ -323,7 +323,7 @@ impl MemoryBus {
         let members = topic.members();
         for (link, inbound) in members.iter() {
             let waiting = || Arriving::Bytes(bytes.clone());
-            if !state.limits.hold_back(*link, inbound, &name, waiting) {
+            if !state.limits.hold_back(*link, inbound, name, waiting) {
                 inbound.deliver_bytes(name.as_bytes(), bytes);
             }
         }
