@@ -84,6 +84,9 @@ pub(super) struct MutantArgs {
     /// Try only this rule; may be given several times
     #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
     pub(super) rules: Vec<String>,
+    /// Of the rules that a mutant should pass, try only so many, always the same ones [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) others: Option<usize>,
     /// How many trials run at once [default: 8 for each core]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
@@ -91,7 +94,7 @@ pub(super) struct MutantArgs {
     #[arg(long, value_name = "F", value_parser = scale::parse)]
     pub(super) time_scale: Option<f64>,
     /// Write what was seen as the table of what is expected
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mutants", "rules", "others"])]
     pub(super) write_expected: Option<PathBuf>,
 }
 

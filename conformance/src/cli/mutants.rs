@@ -32,6 +32,9 @@ pub(super) fn run(args: &MutantArgs) -> ExitCode {
     if let Some(scale) = args.time_scale {
         run = run.time_scale(scale);
     }
+    if let Some(others) = args.others {
+        run = run.others(others);
+    }
     if let Some(jobs) = args.jobs {
         run = run.jobs(jobs.get());
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ pub struct MatrixRun {
     rules: Vec<Rule>,
     controls: bool,
     named_only: bool,
+    others: usize,
     jobs: usize,
     scale: f64,
 }
@@ -86,6 +88,9 @@ pub struct Row {
     pub exact: bool,
     /// What the rule that names its fault said.
     pub reason: String,
+    /// The rules that it was tried against.
+    #[serde(skip)]
+    tried: Vec<&'static str>,
 }
 
 /// What the rules said of a backend with nothing wrong.
@@ -108,6 +113,7 @@ impl MatrixRun {
             rules: rules::all(),
             controls: true,
             named_only: false,
+            others: usize::MAX,
             jobs: cores * AT_ONCE_PER_CORE,
             scale: 1.0,
         }
@@ -135,6 +141,13 @@ impl MatrixRun {
         self
     }
 
+    /// Of the rules that a mutant should pass, tries only so many, always the same ones. Default: all.
+    #[must_use]
+    pub const fn others(mut self, others: usize) -> Self {
+        self.others = others;
+        self
+    }
+
     /// How many trials run at once, at least one. Default: 8 for each core.
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
@@ -157,9 +170,10 @@ impl MatrixRun {
         let begin = Instant::now();
         let mut work = VecDeque::new();
         for (row, mutant) in self.mutants.iter().enumerate() {
-            let is_asked = |rule: &usize| !self.named_only || self.rules[*rule].id == mutant.rule;
-            let asked = (0..self.rules.len()).filter(is_asked);
-            work.extend(asked.map(|rule| Job::Mutant { row, rule }));
+            let asked = self.asked(mutant);
+            let is_asked = |rule: &usize| asked.contains(&self.rules[*rule].id);
+            let rules = (0..self.rules.len()).filter(is_asked);
+            work.extend(rules.map(|rule| Job::Mutant { row, rule }));
         }
         let controls = if self.controls {
             controls()
@@ -202,6 +216,22 @@ impl MatrixRun {
         self.matrix(cells, &controls, begin.elapsed())
     }
 
+    /// The rules that a mutant is tried against.
+    fn asked(&self, mutant: &Mutant) -> Vec<&'static str> {
+        let ids = self.rules.iter().map(|rule| rule.id);
+        if self.named_only {
+            return ids.filter(|id| *id == mutant.rule).collect();
+        }
+        let (mut asked, mut others): (Vec<_>, Vec<_>) = ids.partition(|id| mutant.fails(id));
+        others.sort_by_cached_key(|id| {
+            let mut hasher = DefaultHasher::new();
+            (mutant.name, id).hash(&mut hasher);
+            hasher.finish()
+        });
+        asked.extend(others.into_iter().take(self.others));
+        asked
+    }
+
     fn try_one(&self, job: Job, controls: &[Control]) -> Cell {
         let (harness, rule) = match job {
             Job::Mutant { row, rule } => (self.mutants[row].harness(), rule),
@@ -216,10 +246,10 @@ impl MatrixRun {
     }
 
     fn matrix(&self, cells: Vec<(Job, Cell)>, controls: &[Control], took: Duration) -> Matrix {
-        let is_tried = |mutant: &Mutant, id: &str| {
-            (!self.named_only || id == mutant.rule) && self.rules.iter().any(|rule| rule.id == id)
+        let row = |mutant| {
+            let asked = self.asked(mutant);
+            Row::of(mutant, |id| asked.contains(&id))
         };
-        let row = |mutant| Row::of(mutant, |id| is_tried(mutant, id));
         let mut rows: Vec<_> = self.mutants.iter().map(row).collect();
         let control_row = |control: &Control| ControlRow {
             name: control.name,
@@ -327,10 +357,12 @@ impl Row {
             killed: false,
             exact: false,
             reason: String::new(),
+            tried: Vec::new(),
         }
     }
 
     fn add(&mut self, mutant: &Mutant, rule: &'static str, cell: Cell) {
+        self.tried.push(rule);
         // That a trial could not tell, is bad for the mutant as well: the report is not certified.
         if cell.verdict.is_bad() {
             self.failed.push(rule);
@@ -398,7 +430,10 @@ impl Matrix {
             text,
             "# fails, as it must   ? may fail, and does   ! fails, and must not"
         );
-        let _ = writeln!(text, "- passes, and must not   . passes\n");
+        let _ = writeln!(
+            text,
+            "- passes, and must not   . passes                 blank: not tried\n"
+        );
         for line in 0..3 {
             let _ = write!(text, "{:width$}  ", "");
             for rule in &self.rules {
@@ -499,7 +534,8 @@ impl Row {
             (true, false) if self.tolerated.contains(&rule) => '?',
             (true, false) => '!',
             (false, true) => '-',
-            (false, false) => '.',
+            (false, false) if self.tried.contains(&rule) => '.',
+            (false, false) => ' ',
         }
     }
 }
