@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backplane_conformance::fixtures::{FixtureError, LocalBroker};
 use backplane_conformance::{Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
-use backplane_core::{Backplane, ConnectError, ConnectErrorKind, Node};
+use backplane_core::{Backplane, ConnectError, Node};
 use backplane_example_nats::NatsDriver;
 
 use crate::server::{NatsServer, USER};
@@ -44,10 +44,8 @@ impl Harness for NatsHarness {
             let options = spec.options.clone();
             let node = match spec.start {
                 Start::Eager => Node::connect(driver, options).await?,
-                Start::Lazy => Node::connect_lazy(driver, options).map_err(|error| {
-                    let kind = ConnectErrorKind::InvalidOption;
-                    ConnectError::new(kind, addr.to_string(), Some(error.into()))
-                })?,
+                Start::Lazy => Node::connect_lazy(driver, options)
+                    .map_err(|error| ConnectError::of_option(addr.to_string(), error))?,
             };
             Ok(Arc::new(node) as Arc<dyn Backplane>)
         };
