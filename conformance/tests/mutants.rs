@@ -36,6 +36,14 @@ fn names_are_unique() {
 }
 
 #[test]
+fn every_protection_is_off_in_a_mutant() {
+    for (protection, off) in mutants::PROTECTIONS {
+        let known = mutants::all().iter().any(|mutant| mutant.name == *off);
+        assert!(known, "without {protection}: there is no mutant {off}");
+    }
+}
+
+#[test]
 fn every_mutant_is_killed_for_its_reason() {
     let mut mutants = mutants::all();
     if let Some(chosen) = chosen() {

@@ -14,7 +14,15 @@ const FEATURE_SETS: &[(&str, &[&str])] = &[
     ("backplane-redis", &["", "tls"]),
     (
         "backplane-conformance",
-        &["", "memory", "fixtures", "redis", "redis,container", "cli"],
+        &[
+            "",
+            "memory",
+            "fixtures",
+            "model",
+            "redis",
+            "redis,container",
+            "cli",
+        ],
     ),
 ];
 
@@ -35,6 +43,16 @@ const SUITES: &[(&str, &[&str], Needs)] = &[
     (
         "redis-proxy",
         &["redis", "--fixture", "proxy", "--jobs", "2", "--shuffle"],
+        Needs::RedisServer,
+    ),
+];
+
+/// The backends that are soaked: a name for the check, the arguments of `verify`, and what the machine needs.
+const SOAKS: &[(&str, &[&str], Needs)] = &[
+    ("memory", &["memory"], Needs::Nothing),
+    (
+        "redis",
+        &["redis", "--fixture", "process"],
         Needs::RedisServer,
     ),
 ];
@@ -153,8 +171,11 @@ pub(crate) fn all() -> Vec<Check> {
         "-D warnings -D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links";
     checks.push(Check::new("doc", nothing, doc.env("RUSTDOCFLAGS", flags)));
 
-    let test = cargo("test --workspace --all-features --locked");
+    // The example for authors certifies itself below.
+    let test = cargo("test --workspace --exclude backplane-example-nats --all-features --locked");
     checks.push(Check::new("test", Needs::ServersAndImage, test));
+    let test = cargo("test --package backplane-example-nats --lib --locked");
+    checks.push(Check::new("test-nats", nothing, test));
 
     let tree = cargo("tree --locked --package backplane-core --all-features --target all");
     let tree = tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
@@ -169,9 +190,19 @@ pub(crate) fn all() -> Vec<Check> {
         let cmd = cmd.args(["--expect", &expected(name)]);
         checks.push(Check::new(format!("suite:{name}"), *needs, cmd));
     }
-    // The example for authors certifies itself.
-    let nats = cargo("test --locked --package backplane-example-nats --test conformance");
+    // The example for authors certifies itself. Its test binary runs in its own directory.
+    let nats =
+        cargo("test --locked --package backplane-example-nats --test conformance -- --expect");
+    let nats = nats.args([format!("../../{}", expected("nats"))]);
     checks.push(Check::new("suite:nats", Needs::NatsServer, nats));
+
+    for (name, args, needs) in SOAKS {
+        let cmd = cargo("run --locked --release --package backplane-conformance -- verify");
+        let cmd = cmd.args(args.iter().copied()).args(["--soak", "20s"]);
+        checks.push(Check::new(format!("soak:{name}"), *needs, cmd));
+    }
+    let mutants = cargo("run --locked --release --package backplane-conformance -- mutants");
+    checks.push(Check::new("mutants", nothing, mutants));
 
     let (package, example, args) = EXAMPLE;
     let cmd = cargo("run --locked --package").args([package, "--example", example, "--"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Control, Mutant, TIME_SCALE, controls, expected};
+use super::{Control, Mutant, PROTECTIONS, TIME_SCALE, controls, expected};
 use crate::harness::Harness;
 use crate::rule::Rule;
 use crate::rules;
@@ -46,6 +46,22 @@ pub struct Matrix {
     pub mutants: Vec<Row>,
     /// The backends with the same wrappers and nothing wrong, which must fail nothing.
     pub controls: Vec<ControlRow>,
+    /// The protections of the engine, each off in one of the mutants that were run.
+    pub protections: Vec<Protection>,
+}
+
+/// A protection of the engine, and what the trial says when it is off.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Protection {
+    /// The protection.
+    pub name: &'static str,
+    /// The mutant that runs without it.
+    pub off: &'static str,
+    /// The rule that is broken then.
+    pub rule: &'static str,
+    /// Whether its trial fails then.
+    pub fails: bool,
 }
 
 /// What the rules said of one mutant.
@@ -232,10 +248,24 @@ impl MatrixRun {
             suite_version: crate::report::SUITE_VERSION,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             rules: self.rules.iter().map(|rule| rule.id).collect(),
+            protections: protections(&rows),
             mutants: rows,
             controls: control_rows,
         }
     }
+}
+
+fn protections(rows: &[Row]) -> Vec<Protection> {
+    let without = |(name, off): &(&'static str, &str)| {
+        let row = rows.iter().find(|row| row.name == *off)?;
+        Some(Protection {
+            name,
+            off: row.name,
+            rule: row.rule,
+            fails: row.killed,
+        })
+    };
+    PROTECTIONS.iter().filter_map(without).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -394,6 +424,16 @@ impl Matrix {
                 control.name,
                 control.failed.len()
             );
+        }
+        for Protection {
+            name,
+            off,
+            rule,
+            fails,
+        } in &self.protections
+        {
+            let verdict = if *fails { "fails" } else { "PASSES" };
+            let _ = writeln!(text, "{off:width$}  without {name}, {rule} {verdict}");
         }
         text.push('\n');
         self.write_complaints(&mut text);

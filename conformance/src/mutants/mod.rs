@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use self::harness::Wrong;
 use self::matrix::Cell;
-pub use self::matrix::{ControlRow, Matrix, MatrixRun, Row};
+pub use self::matrix::{ControlRow, Matrix, MatrixRun, Protection, Row};
 use crate::harness::Harness;
 use crate::rules;
 use crate::verdict::VerdictKind;
@@ -95,6 +95,30 @@ pub fn all() -> Vec<Mutant> {
     all.sort_by_key(|mutant| rules.iter().position(|rule| rule.id == mutant.rule));
     all
 }
+
+/// The protections of the engine, each with the mutant that runs without it: the same trial that passes with
+/// the protection must fail with it off.
+pub const PROTECTIONS: &[(&str, &str)] = &[
+    ("heartbeat", "has-no-heartbeat"),
+    (
+        "probe through the delivery path",
+        "takes-a-ping-for-a-delivery",
+    ),
+    ("reconnection", "gives-up-after-a-failed-try"),
+    ("resubscription", "does-not-resubscribe"),
+    ("cap of the backoff", "backoff-has-no-cap"),
+    ("jitter of the backoff", "backoff-has-no-jitter"),
+    ("connect timeout", "connecting-never-times-out"),
+    ("publish timeout", "publish-waits-for-ever"),
+    ("failing fast in an outage", "publish-waits-for-the-broker"),
+    ("gap of an outage", "tells-no-gap"),
+    ("gap of an overflow", "overflow-is-dropped-silently"),
+    ("queue_capacity", "capacity-option-is-ignored"),
+    ("queue_bytes", "queue-has-no-bound-in-bytes"),
+    ("max_pending", "pending-has-no-bound"),
+    ("max_pending_bytes", "pending-bytes-have-no-bound"),
+    ("prefix", "ignores-the-prefix"),
+];
 
 /// A backend with the wrappers of the mutants and nothing wrong, which must pass: what kills a mutant
 /// is its mutation.
