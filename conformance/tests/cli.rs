@@ -482,19 +482,23 @@ fn an_engine_that_does_not_answer_is_told_in_time() {
     assert_refused(&output, &["no container engine answers", "DOCKER_HOST"]);
 }
 
-/// The verdict of a trial in which the server was killed from outside is no verdict on the backend.
+/// The verdict of a trial in which the server was killed or frozen from outside is no verdict on the backend.
 #[test]
-fn a_server_that_is_killed_half_way_is_not_blamed_on_the_backend() {
-    for fixture in ["process", "proxy"] {
-        let output = killed_half_way(fixture, |suite| {
+fn a_server_that_is_broken_half_way_is_not_blamed_on_the_backend() {
+    for (fixture, signal, how) in [
+        ("process", Signal::SIGKILL, "SIGKILL"),
+        ("proxy", Signal::SIGKILL, "SIGKILL"),
+        ("process", Signal::SIGSTOP, "was frozen"),
+    ] {
+        let output = broken_half_way(fixture, |suite| {
             let [server] = children(suite)[..] else {
                 panic!("one server is expected: {:?}", children(suite))
             };
             let pid = Pid::from_raw(i32::try_from(server).unwrap());
-            kill(pid, Signal::SIGKILL).unwrap();
+            kill(pid, signal).unwrap();
         });
         let (told, rest) = output;
-        assert!(told.contains("SIGKILL"), "{told}");
+        assert!(told.contains(how), "{told}");
         assert!(told.contains("not by this suite"), "{told}");
         assert!(!rest.contains("FAIL "), "{rest}");
     }
@@ -509,7 +513,7 @@ fn a_container_that_is_killed_half_way_is_not_blamed_on_the_backend() {
         (&["kill"][..], "not by this suite"),
         (&["rm", "--force"], "could not"),
     ] {
-        let (told, rest) = killed_half_way("container", |suite| {
+        let (told, rest) = broken_half_way("container", |suite| {
             let mut list = Command::new("docker");
             list.args(["ps", "--quiet", "--filter"]);
             let name = format!("name=backplane-redis-.*-{suite}-");
@@ -526,9 +530,9 @@ fn a_container_that_is_killed_half_way_is_not_blamed_on_the_backend() {
     }
 }
 
-/// Runs the suite on a fixture and ends the server in the second repetition; returns the reason of the trial that
+/// Runs the suite on a fixture and breaks the server in the second repetition; returns the reason of the trial that
 /// could not tell, and all that was printed.
-fn killed_half_way(fixture: &str, end: impl Fn(u32)) -> (String, String) {
+fn broken_half_way(fixture: &str, break_it: impl Fn(u32)) -> (String, String) {
     let mut command = command(&[
         "verify",
         "redis",
@@ -544,7 +548,7 @@ fn killed_half_way(fixture: &str, end: impl Fn(u32)) -> (String, String) {
     let mut child = command.spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     until_first_repetition(&mut out);
-    end(child.id());
+    break_it(child.id());
     let lines: Vec<String> = out.lines().map(Result::unwrap).collect();
     let output = child.wait_with_output().unwrap();
     let all = format!("{}\n{}", lines.join("\n"), stderr(&output));

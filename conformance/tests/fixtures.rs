@@ -79,7 +79,13 @@ async fn a_process_that_others_have_ended_is_told_once_and_runs_again() {
         let raw = Pid::from_raw(i32::try_from(pid).unwrap());
         kill(raw, Signal::SIGKILL).unwrap();
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        eventually("its end", || stat().contains(") Z ")).await;
+        // Its first thread may end before the others, and the process ends with the last.
+        let threads = || {
+            std::fs::read_dir(format!("/proc/{pid}/task"))
+                .unwrap()
+                .count()
+        };
+        eventually("its end", || stat().contains(") Z ") && threads() == 1).await;
     };
     theirs().await;
     let died = |error: FixtureError| {
@@ -100,6 +106,30 @@ async fn a_process_that_others_have_ended_is_told_once_and_runs_again() {
     // Also while it is still about to end.
     kill(pid, Signal::SIGKILL).unwrap();
     died(server.heal().await.unwrap_err());
+    server.heal().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_others_have_frozen_is_told_once_and_goes_on() {
+    let server = RedisProcess::start().await.unwrap();
+    let pid = server.pid().await;
+    let raw = Pid::from_raw(i32::try_from(pid).unwrap());
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    kill(raw, Signal::SIGSTOP).unwrap();
+    eventually("its stop", || stat().contains(") T ")).await;
+    let frozen = |error: FixtureError| {
+        let text = error.to_string();
+        assert!(matches!(error, FixtureError::Died { .. }), "{text}");
+        assert!(text.contains("was frozen, and not by this suite"), "{text}");
+    };
+    frozen(server.inject(ServerFault::Freeze).await.unwrap_err());
+    frozen(server.heal().await.unwrap_err());
+    server.heal().await.unwrap();
+    assert_eq!(server.pid().await, pid);
+
+    // One that we have frozen is none of theirs.
+    server.inject(ServerFault::Freeze).await.unwrap();
+    server.inject(ServerFault::Freeze).await.unwrap();
     server.heal().await.unwrap();
 }
 
