@@ -12,7 +12,7 @@ use crate::name::Channel;
 /// Makes a queue for up to `capacity` messages (at least one) with up to `max_bytes` of payload in all
 /// (rules B2 and B3). Whatever its size, a message always fits into an empty queue.
 ///
-/// A queue that has overflowed takes nothing more until a message was read: what is in it are the first
+/// A queue that has overflowed takes nothing more until messages were read or purged: what is in it are the first
 /// messages, and the rest is counted into one overflow gap at the end. Gaps have room of their own, so that
 /// none is ever lost; when as many gaps as `capacity` wait unread, a new one is merged into
 /// the one that it would follow directly. Every gap keeps its place among the messages.

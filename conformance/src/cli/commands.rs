@@ -81,7 +81,7 @@ pub(super) struct MutantArgs {
     /// Run only this mutant; may be given several times
     #[arg(long = "mutant", value_name = "NAME", value_delimiter = ',')]
     pub(super) mutants: Vec<String>,
-    /// Try only this rule; may be given several times
+    /// Try only this rule, and only its mutants unless --mutant names some; may be given several times
     #[arg(long = "rule", value_name = "ID", value_delimiter = ',')]
     pub(super) rules: Vec<String>,
     /// Of the rules that a mutant should pass, try only so many, always the same ones [default: all]

@@ -28,6 +28,9 @@ pub(super) fn run(args: &MutantArgs) -> ExitCode {
     if !args.mutants.is_empty() {
         chosen.retain(|mutant| args.mutants.iter().any(|name| name == mutant.name));
     }
+    if args.mutants.is_empty() {
+        chosen.retain(|mutant| rules.iter().any(|rule| rule.id == mutant.rule));
+    }
     let mut run = MatrixRun::new(chosen).rules(rules);
     if let Some(scale) = args.time_scale {
         run = run.time_scale(scale);

@@ -300,6 +300,7 @@ impl Run {
         let account = self.progress().account;
         let reason = match result {
             Err(why) => Some(why),
+            Ok(()) if interrupted => Some("interrupted before the last check".to_owned()),
             Ok(()) => account.vacuous().map(str::to_owned),
         };
         let verdict = match &reason {

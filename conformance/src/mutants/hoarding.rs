@@ -38,7 +38,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B3",
         "a queue of 65536 bytes held",
         "every subscription has the bound of the node",
-        || Wrong::new().nodes(|_| Asks(|request| Subscribe::to(request.channels().to_vec()))),
+        || Wrong::new().nodes(|_| Asks(without_bytes)),
     ),
     mutant!(
         "bound-in-bytes-is-half-of-what-it-says",
@@ -203,5 +203,20 @@ impl NodeTwist for NothingFits {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let nothing = |_: Message, out: &Out| out.gap(Gap::overflow(1));
         (tap.max_bytes == 0).then(|| Parts::pump(OnMessage(nothing)))
+    }
+}
+
+/// The same request, with the bound in bytes of the node.
+fn without_bytes(request: Subscribe) -> Subscribe {
+    let mut plain = Subscribe::to(request.channels().to_vec());
+    if request.is_without_own() {
+        plain = plain.without_own();
+    }
+    if request.is_deferred() {
+        plain = plain.deferred();
+    }
+    match request.queue_capacity() {
+        Some(capacity) => plain.capacity(capacity),
+        None => plain,
     }
 }

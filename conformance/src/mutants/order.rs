@@ -203,9 +203,14 @@ impl NodeTwist for ShortCut {
     }
 
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        // Who leaves out own messages gets none this way either.
+        let channels = match tap.request.is_without_own() {
+            true => Vec::new(),
+            false => tap.request.channels().to_vec(),
+        };
         Some(Parts::pump(TakesShortCut {
             outs: Arc::clone(&self.0),
-            channels: tap.request.channels().to_vec(),
+            channels,
         }))
     }
 }
