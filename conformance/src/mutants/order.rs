@@ -43,7 +43,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "reverses-batches-after-an-outage",
         "O2",
-        r#"expected message "0", got message"#,
+        r#"expected message "1", got message"#,
         "the connection that takes the place of a lost one sends what has collected from its end",
         || Wrong::new().links(|| ReversesBatches { from: 2 }),
     ),

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, Message, Subscribe, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
+    Channel, Message, PublishError, Subscribe, SubscribeError, Subscribed, Subscription,
+    SubscriptionHandle,
 };
+use bytes::Bytes;
 
 use super::delivery::Asks;
 use super::harness::Wrong;
-use super::loss::generation;
+use super::loss::{Missed, Replays, generation};
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock, with_channels};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Side, Straight};
 use super::{Mutant, mutant};
@@ -19,7 +21,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "without-own-holds-for-the-first-channels",
         "D1",
-        r#"got message "a0""#,
+        "messages arrived that nobody sent",
         "what is added by a handle is not asked whether own messages are wanted",
         || Wrong::new().nodes(|_| WithoutOwn::FirstChannels),
     ),
@@ -136,6 +138,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().parts(|tap| deaf_to_gaps(tap.request.channels().is_empty())),
     ),
     mutant!(
+        "a-deferred-subscription-gets-the-outage",
+        "L4",
+        "delivered to who had deferred",
+        "what a channel missed is kept for those who wait for it",
+        || {
+            let missed = Missed::default();
+            Wrong::new().nodes(move |_| KeptForThem(Replays(missed.clone())))
+        },
+    ),
+    mutant!(
         "a-deferred-subscription-outlives-one-outage",
         "S8",
         "after another outage",
@@ -202,6 +214,39 @@ impl NodeTwist for WithoutOwn {
     }
 }
 
+/// Delivers what was missed in an outage to those who have deferred, with the first message after it.
+struct KeptForThem(Replays);
+
+#[async_trait]
+impl NodeTwist for KeptForThem {
+    fn made(&self, node: &Inner) {
+        self.0.made(node);
+    }
+
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        self.0.publish(node, channel, payload).await
+    }
+
+    fn parts(&self, node: &Inner, tap: &Tap) -> Option<Parts> {
+        let deferred = tap.request.is_deferred() && !tap.watch.current().is_connected();
+        let missed = self.0.of(node.node_id())?;
+        Some(Parts::pump(OnMessage(
+            move |message: Message, out: &Out| {
+                if deferred {
+                    let mut missed = lock(&missed);
+                    missed.drain(..).for_each(|message| out.message(message));
+                }
+                out.message(message);
+            },
+        )))
+    }
+}
+
 /// Counts a channel that is added although it is there.
 struct Registers(Held);
 
@@ -256,7 +301,11 @@ struct EmptiesTheQueue;
 impl Control for EmptiesTheQueue {
     fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
         side.out.purge(&side.below.channels());
-        Straight.unsubscribe(side, channels);
+        let Side { subscription, .. } = side;
+        if let Some(subscription) = subscription {
+            while subscription.try_recv().is_ok() {}
+        }
+        side.below.unsubscribe(channels.iter().cloned());
     }
 }
 

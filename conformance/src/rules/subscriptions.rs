@@ -173,13 +173,14 @@ async fn s2(trial: Trial) -> Outcome {
     trial.until_subscriptions(&trial.prefix(), &kept, 0).await?;
 
     // A drop leaves what was added as well.
-    let added = handle.subscribe([left.clone()]);
+    let more = channel("more")?;
+    let added = handle.subscribe([more.clone()]);
     if let Err(error) = trial.in_time("subscribe does not return", added).await? {
         return broken(format!("subscribe failed: {}", chain(&error)));
     }
-    trial.until_subscriptions(&trial.prefix(), &left, 1).await?;
+    trial.until_subscriptions(&trial.prefix(), &more, 1).await?;
     drop(reader);
-    trial.until_subscriptions(&trial.prefix(), &left, 0).await
+    trial.until_subscriptions(&trial.prefix(), &more, 0).await
 }
 
 async fn s3(trial: Trial) -> Outcome {
