@@ -38,6 +38,7 @@ mod pump;
 mod reconnection;
 mod requests;
 mod resubscription;
+mod shortcuts;
 mod subscriptions;
 mod visibility;
 
@@ -97,6 +98,7 @@ pub fn all() -> Vec<Mutant> {
         requests::MUTANTS,
         afterwards::MUTANTS,
         leftovers::MUTANTS,
+        shortcuts::MUTANTS,
     ]
     .concat();
     let rules = rules::all();

@@ -345,20 +345,40 @@ struct KeepsAdded(Kept);
 #[async_trait]
 impl NodeTwist for KeepsAdded {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        Some(Parts::control(KeptIfAdded {
-            first: tap.request.channels().to_vec(),
-            kept: Arc::clone(&self.0),
-        }))
+        let first = tap.request.channels().to_vec();
+        Some(Parts::control(KeptIfAdded::new(first, Arc::clone(&self.0))))
     }
 }
 
-struct KeptIfAdded {
+/// Keeps a subscription that is dropped, for the channels that were added to it.
+pub(super) struct KeptIfAdded {
     first: Vec<Channel>,
     kept: Kept,
+    /// When it does so.
+    when: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl KeptIfAdded {
+    pub(super) fn new(first: Vec<Channel>, kept: Kept) -> Self {
+        Self {
+            first,
+            kept,
+            when: Box::new(|| true),
+        }
+    }
+
+    /// Only then.
+    pub(super) fn only(mut self, when: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.when = Box::new(when);
+        self
+    }
 }
 
 impl Control for KeptIfAdded {
     fn close(&self, below: Subscription) {
+        if !(self.when)() {
+            return;
+        }
         below.handle().unsubscribe(self.first.iter().cloned());
         if !below.channels().is_empty() {
             lock(&self.kept).push(below);

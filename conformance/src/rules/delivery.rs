@@ -1,5 +1,7 @@
 //! D: delivery.
 
+use std::collections::HashSet;
+
 use backplane_core::{Channel, Delivery, NotSent, PublishErrorKind, Requirement, Subscribe};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -296,6 +298,43 @@ async fn d5(trial: Trial) -> Outcome {
             format!("channel {channel:?} should get only {expected}, and got {got:?}"),
         )?;
     }
+    d5_many(&trial, &a, &b).await
+}
+
+/// So many that any two of them would meet in a table that is too small.
+async fn d5_many(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    const MANY: usize = 600;
+    let channels = (0..MANY)
+        .map(|i| channel(format!("room {i}")))
+        .collect::<Outcome<Vec<_>>>()?;
+    let mut reader = trial.subscribe(b, &channels).await?;
+    for text in ["to", "end of"] {
+        for some in channels.chunks(100) {
+            let publishes = some
+                .iter()
+                .map(|channel| trial.publish(a, channel, format!("{text} {channel}")));
+            for published in join_all(publishes).await {
+                published?;
+            }
+        }
+    }
+    let (mut open, mut seen) = (MANY, HashSet::new());
+    while open > 0 {
+        match reader.next("the end of a channel").await? {
+            Delivery::Message(message) => {
+                let (named, payload) = (message.channel(), message.payload());
+                let text = String::from_utf8_lossy(payload).into_owned();
+                let is_end = text == format!("end of {named}");
+                open -= usize::from(is_end);
+                let right = is_end || text == format!("to {named}");
+                ensure(
+                    right && seen.insert(text),
+                    format!("of {MANY} channels {named:?} got {}", show(payload)),
+                )?;
+            }
+            Delivery::Gap(gap) => return broken(format!("expected a message, got a gap: {gap}")),
+        }
+    }
     Ok(())
 }
 
@@ -323,6 +362,11 @@ async fn d6(trial: Trial) -> Outcome {
             trial.publish(&a, &news, after.clone()).await?;
             reader.expect(after).await?;
         }
+        // Nor what is added by a handle.
+        let mut reader = trial.subscribe(&b, []).await?;
+        add(&trial, &reader, &news).await?;
+        trial.publish(&a, &news, "added 0").await?;
+        reader.expect("added 0").await?;
         drop(earlier);
     }
     Ok(())

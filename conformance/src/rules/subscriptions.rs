@@ -266,6 +266,14 @@ async fn s6(trial: Trial) -> Outcome {
         trial.publish(&a, room, again.clone()).await?;
         expected.push(again);
     }
+    // Together with one that is there, a new one is added like any other.
+    let (there, new) = (&channels[1], channel("together")?);
+    let added = handle.subscribe([there.clone(), new.clone()]);
+    if let Err(error) = trial.in_time("subscribe does not return", added).await? {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
+    trial.publish(&a, &new, "together").await?;
+    expected.push("together".to_owned());
     // They stay: an unsubscribe that comes late must not take them away again.
     let begin = Instant::now();
     for round in 0.. {
@@ -303,7 +311,7 @@ async fn s6(trial: Trial) -> Outcome {
     let twice = got.windows(2).find(|pair| pair[0] == pair[1]);
     ensure(twice.is_none(), format!("arrived twice: {twice:?}"))?;
     let held = reader.subscription.channels().len();
-    ensure(held == 21, format!("holds {held} channels instead of 21"))
+    ensure(held == 22, format!("holds {held} channels instead of 22"))
 }
 
 async fn s7(trial: Trial) -> Outcome {
