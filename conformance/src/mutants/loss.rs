@@ -248,6 +248,15 @@ impl Missed {
 /// Delivers after an outage what was published in it. The gap knows of no loss.
 pub(super) struct Replays(pub(super) Missed);
 
+impl Replays {
+    /// What a node has missed.
+    pub(super) fn of(&self, node: NodeId) -> Option<Arc<Mutex<Vec<Message>>>> {
+        let all = lock(&self.0.of);
+        let (_, _, missed) = all.iter().find(|(id, _, _)| *id == node)?;
+        Some(Arc::clone(missed))
+    }
+}
+
 #[async_trait]
 impl NodeTwist for Replays {
     fn made(&self, node: &Inner) {
@@ -271,9 +280,7 @@ impl NodeTwist for Replays {
     }
 
     fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
-        let all = lock(&self.0.of);
-        let (_, _, missed) = all.iter().find(|(id, _, _)| *id == node.node_id())?;
-        let (missed, backwards) = (Arc::clone(missed), self.0.backwards);
+        let (missed, backwards) = (self.of(node.node_id())?, self.0.backwards);
         Some(Parts::pump(OnGap(move |_, out: &Out| {
             out.gap(Gap::outage(OutageAccount::default()));
             let mut missed = std::mem::take(&mut *lock(&missed));

@@ -9,10 +9,12 @@
 //! `driver` (around its driver) or `harness` (around its constructors); `crossed` is a broker that matches names
 //! wrongly. The other files have the mutants, a section of the contract each, or a part of one.
 
+mod afterwards;
 mod backpressure;
 mod cancelling;
 mod closing;
 mod concurrency;
+mod content;
 mod crossed;
 mod delivery;
 mod driver;
@@ -21,6 +23,7 @@ mod gaps;
 mod harness;
 mod hoarding;
 mod isolation;
+mod leftovers;
 mod limits;
 mod loss;
 mod malformed;
@@ -33,7 +36,9 @@ mod pending;
 mod promise;
 mod pump;
 mod reconnection;
+mod requests;
 mod resubscription;
+mod shortcuts;
 mod subscriptions;
 mod visibility;
 
@@ -89,6 +94,11 @@ pub fn all() -> Vec<Mutant> {
         network::MUTANTS,
         visibility::MUTANTS,
         promise::MUTANTS,
+        content::MUTANTS,
+        requests::MUTANTS,
+        afterwards::MUTANTS,
+        leftovers::MUTANTS,
+        shortcuts::MUTANTS,
     ]
     .concat();
     let rules = rules::all();

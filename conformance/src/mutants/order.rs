@@ -38,7 +38,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "O2",
         r#"expected message "1", got message"#,
         "messages that left together arrive last in, first out",
-        || Wrong::new().links(|| ReversesBatches),
+        || Wrong::new().links(|| ReversesBatches { from: 1 }),
+    ),
+    mutant!(
+        "reverses-batches-after-an-outage",
+        "O2",
+        r#"expected message "1", got message"#,
+        "the connection that takes the place of a lost one sends what has collected from its end",
+        || Wrong::new().links(|| ReversesBatches { from: 2 }),
     ),
     mutant!(
         "every-channel-has-a-connection",
@@ -94,7 +101,10 @@ impl NodeTwist for StartsLate {
 }
 
 /// Takes its time, so that messages collect, and turns round what has collected.
-struct ReversesBatches;
+struct ReversesBatches {
+    /// The first link that does so.
+    from: u64,
+}
 
 #[async_trait]
 impl LinkTwist for ReversesBatches {
@@ -105,6 +115,9 @@ impl LinkTwist for ReversesBatches {
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
         tokio::task::yield_now().await;
+        if line.number < self.from {
+            return line.link.publish(channel, frame).await;
+        }
         line.link
             .publish(channel, &reversed(frame).unwrap_or_else(|| frame.clone()))
             .await

@@ -112,7 +112,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "lists-channels-that-were-left",
         "S6",
-        "holds 31 channels instead of 21",
+        "channels instead of 22",
         "the list of channels only grows",
         || Wrong::new().parts(|tap| Parts::control(Lists(tap.request.channels().to_vec().into()))),
     ),

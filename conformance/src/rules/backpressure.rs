@@ -117,7 +117,13 @@ async fn b2(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
     let (news, sport) = (channel("news")?, channel("sport")?);
     let request = Subscribe::to([news.clone(), sport.clone()]).capacity(10);
-    let mut small = trial.subscribe_to(&b, request).await?;
+    // However it was asked for.
+    let mut small = [
+        trial.subscribe_to(&b, request.clone()).await?,
+        trial
+            .subscribe_to(&b, request.without_own().deferred())
+            .await?,
+    ];
     let mut witness = trial.subscribe(&b, [&news, &sport]).await?;
     for round in 0..5_u64 {
         let sent = 10 + 3 + round;
@@ -126,20 +132,24 @@ async fn b2(trial: Trial) -> Outcome {
             trial.publish(&a, channel, format!("{round}.{i}")).await?;
             witness.expect(format!("{round}.{i}")).await?;
         }
-        small
-            .expect_all((0..10).map(|i| format!("{round}.{i}")))
-            .await?;
-        let gap = small.expect_gap().await?;
-        let missed = gap.missed();
-        let expected = Missed::Exactly(sent - 10);
-        ensure(
-            missed == expected,
-            format!("expected a gap of {expected:?}, got {missed:?}"),
-        )?;
-        ensure(gap.outages() == 0, "an overflow claims to be an outage")?;
-        // It goes on at once, without another gap.
+        for small in &mut small {
+            small
+                .expect_all((0..10).map(|i| format!("{round}.{i}")))
+                .await?;
+            let gap = small.expect_gap().await?;
+            let missed = gap.missed();
+            let expected = Missed::Exactly(sent - 10);
+            ensure(
+                missed == expected,
+                format!("expected a gap of {expected:?}, got {missed:?}"),
+            )?;
+            ensure(gap.outages() == 0, "an overflow claims to be an outage")?;
+        }
+        // They go on at once, without another gap.
         trial.publish(&a, &news, format!("{round} on")).await?;
-        small.expect(format!("{round} on")).await?;
+        for small in &mut small {
+            small.expect(format!("{round} on")).await?;
+        }
         witness.expect(format!("{round} on")).await?;
     }
     default_capacity(&trial, &a).await

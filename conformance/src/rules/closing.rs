@@ -37,6 +37,7 @@ async fn c1(trial: Trial) -> Outcome {
     let mut witness = trial.subscribe(&b, [&news]).await?;
     let handle = readers[0].subscription.handle();
     let mut events = b.events();
+    let mut watch = b.watch();
     for i in 0..20 {
         trial.publish(&a, &news, i.to_string()).await?;
     }
@@ -57,16 +58,11 @@ async fn c1(trial: Trial) -> Outcome {
         state == ConnectionState::Closed,
         format!("the state after close is: {state}"),
     )?;
-    let published = b.publish(&news, "late".into());
-    let kind = trial
-        .in_time("publish does not return", published)
-        .await?
-        .map_err(|e| e.kind());
-    let expected = Err(PublishErrorKind::NotSent(NotSent::Closed));
-    ensure(
-        kind == expected,
-        format!("publish after close: expected Closed, got {kind:?}"),
-    )?;
+    let closed = watch.wait_for(|state| *state == ConnectionState::Closed);
+    trial
+        .in_time("the watch does not say that the node is closed", closed)
+        .await?;
+    publishes_no_more(&trial, &b, "after close").await?;
     let kind = b
         .subscribe(Subscribe::to([news.clone()]))
         .await
@@ -107,10 +103,49 @@ async fn c1(trial: Trial) -> Outcome {
     other.expect("on").await?;
     drop(other);
     under_way(&trial, &a, false).await?;
+    if trial.can(Fault::Kill) {
+        closed_in_an_outage(&trial, &a).await?;
+    }
     match trial.can(Fault::Freeze) {
         true => under_way(&trial, &a, true).await,
         false => Ok(()),
     }
+}
+
+async fn publishes_no_more(trial: &Trial, node: &Node, when: &str) -> Outcome {
+    let news = channel("news")?;
+    let published = node.publish(&news, "late".into());
+    let kind = trial
+        .in_time("publish does not return", published)
+        .await?
+        .map_err(|e| e.kind());
+    let expected = Err(PublishErrorKind::NotSent(NotSent::Closed));
+    ensure(
+        kind == expected,
+        format!("publish {when}: expected Closed, got {kind:?}"),
+    )
+}
+
+/// A node that is away is closed like any other.
+async fn closed_in_an_outage(trial: &Trial, other: &Node) -> Outcome {
+    let node = trial.node().await?;
+    let mut reader = trial.subscribe(&node, [&channel("news")?]).await?;
+    trial.outage().await?;
+    trial.all_down(&[&node, other]).await?;
+    trial.in_time("close does not return", node.close()).await?;
+    let rest = trial.in_time("the stream does not end", async {
+        while reader.subscription.recv().await.is_some() {}
+    });
+    rest.await?;
+    publishes_no_more(trial, &node, "after close in an outage").await?;
+    let state = node.state();
+    ensure(
+        state == ConnectionState::Closed,
+        format!("the state after close in an outage is: {state}"),
+    )?;
+    trial.heal().await?;
+    trial.all_up(&[other]).await?;
+    publishes_no_more(trial, &node, "after close and the outage").await
 }
 
 /// What is under way when a node is closed ends, also on a broker that does not answer, and is told truly.
@@ -277,6 +312,15 @@ async fn c2(trial: Trial) -> Outcome {
         trial.outage().await?;
         trial.all_down(&[&nodes[0], &observed]).await?;
         drop(reader);
+        // Nor is anything of what fails meanwhile.
+        for _ in 0..3 {
+            let published = nodes[0].publish(&news, "lost".into()).await;
+            let subscribed = nodes[0].subscribe(Subscribe::to([news.clone()])).await;
+            ensure(
+                published.is_err() && subscribed.is_err(),
+                "a publish or subscribe in the outage succeeded",
+            )?;
+        }
         if how == "dropped before it was attached" {
             match trial.start(trial.options(), Start::Lazy).await? {
                 Ok(lazy) => nodes.push(lazy),
@@ -297,7 +341,17 @@ async fn c2(trial: Trial) -> Outcome {
         trial.until_subscriptions(&trial.prefix(), &news, 0).await?;
         trial.until_connections(connections).await?;
     }
-    Ok(())
+    // Nor of a node that was never made.
+    trial.outage().await?;
+    trial.all_down(&[&observed]).await?;
+    for _ in 0..3 {
+        if trial.start(trial.options(), Start::Eager).await?.is_ok() {
+            return broken("a node was made in the outage");
+        }
+    }
+    trial.heal().await?;
+    trial.all_up(&[&observed]).await?;
+    no_more_tasks(&trial, tasks, "not made").await
 }
 
 async fn no_more_tasks(trial: &Trial, tasks: usize, how: &str) -> Outcome {

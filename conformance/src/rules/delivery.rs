@@ -1,11 +1,15 @@
 //! D: delivery.
 
-use backplane_core::{Delivery, NotSent, PublishErrorKind, Requirement, Subscribe};
-use bytes::Bytes;
+use std::collections::HashSet;
 
+use backplane_core::{Channel, Delivery, NotSent, PublishErrorKind, Requirement, Subscribe};
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use crate::harness::Fault;
 use crate::rule::{Rule, rule};
 use crate::rules::promise::promises;
-use crate::trial::{Node, Reader, Trial, channel, ensure, show, texts};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -45,8 +49,16 @@ async fn d1(trial: Trial) -> Outcome {
         everyone.push(trial.subscribe(node, [&news]).await?);
         everyone.push(trial.subscribe(node, [&news]).await?);
     }
-    let without_own = Subscribe::to([news.clone()]).without_own();
-    let mut others_only = trial.subscribe_to(&a, without_own).await?;
+    // A channel that is named twice, and added once more, is held once.
+    let twice = trial.subscribe(&c, [&news, &news]).await?;
+    add(&trial, &twice, &news).await?;
+    everyone.push(twice);
+    let without_own = |channels: &[_]| Subscribe::to(channels.to_vec()).without_own();
+    let mut others_only = [
+        trial.subscribe_to(&a, without_own(&[news.clone()])).await?,
+        trial.subscribe_to(&a, without_own(&[])).await?,
+    ];
+    add(&trial, &others_only[1], &news).await?;
     let mut sent_by_others = Vec::new();
     let mut sent = Vec::new();
     for i in 0..20 {
@@ -65,10 +77,70 @@ async fn d1(trial: Trial) -> Outcome {
     for reader in &mut everyone {
         exactly(reader, &["end of a", "end of b"], &sent).await?;
     }
-    exactly(&mut others_only, &["end of b"], &sent_by_others).await?;
-    // Neither did it get the own sentinel, which was sent before the one that it got.
+    for reader in &mut others_only {
+        exactly(reader, &["end of b"], &sent_by_others).await?;
+    }
+    // Neither did they get the own sentinel, which was sent before the one that they got.
     trial.publish(&b, &news, "end of all").await?;
-    others_only.expect("end of all").await.map(drop)
+    for reader in everyone.iter_mut().chain(&mut others_only) {
+        reader.expect("end of all").await?;
+    }
+    equal_messages(
+        &trial,
+        &b,
+        &news,
+        everyone.iter_mut().chain(&mut others_only),
+    )
+    .await?;
+    if !trial.can(Fault::Kill) {
+        return Ok(());
+    }
+    // What was asked for holds on the next connection too.
+    trial.outage_and_back(&[&a, &b, &c]).await?;
+    for reader in everyone.iter_mut().chain(&mut others_only) {
+        reader.expect_gap().await?;
+    }
+    trial.publish(&a, &news, "own").await?;
+    for reader in &mut everyone {
+        reader.expect("own").await?;
+    }
+    trial.publish(&b, &news, "of another").await?;
+    for reader in everyone.iter_mut().chain(&mut others_only) {
+        reader.expect("of another").await?;
+    }
+    Ok(())
+}
+
+/// Adds a channel by a handle, which must work.
+async fn add(trial: &Trial, reader: &Reader, channel: &Channel) -> Outcome {
+    let handle = reader.subscription.handle();
+    let added = handle.subscribe([channel.clone()]);
+    match trial.in_time("subscribe does not return", added).await? {
+        Ok(()) => Ok(()),
+        Err(error) => broken(format!("subscribe failed: {}", chain(&error))),
+    }
+}
+
+/// Messages that say the same, one after the other and at once, are as many as were sent.
+async fn equal_messages(
+    trial: &Trial,
+    node: &Node,
+    news: &Channel,
+    readers: impl Iterator<Item = &mut Reader>,
+) -> Outcome {
+    for _ in 0..3 {
+        trial.publish(node, news, "same").await?;
+    }
+    let at_once = (0..3).map(|_| trial.publish(node, news, "same"));
+    for published in join_all(at_once).await {
+        published?;
+    }
+    trial.publish(node, news, "no longer the same").await?;
+    for reader in readers {
+        reader.expect_all(["same"; 6]).await?;
+        reader.expect("no longer the same").await?;
+    }
+    Ok(())
 }
 
 async fn d2(trial: Trial) -> Outcome {
@@ -85,7 +157,7 @@ async fn d2(trial: Trial) -> Outcome {
         .capabilities()
         .max_payload
         .min(a.capabilities().max_payload);
-    let payloads = [
+    let mut payloads = vec![
         Bytes::new(),
         Bytes::from_static(b"x"),
         Bytes::from_static(&[0]),
@@ -99,6 +171,21 @@ async fn d2(trial: Trial) -> Outcome {
         Bytes::from(pattern(largest)),
         Bytes::from_static(b"after the largest"),
     ];
+    // What a protocol may say itself.
+    let words = [
+        "ping",
+        "PONG",
+        "null",
+        "{}",
+        "0",
+        "+OK\r\n",
+        "*1\r\n$4\r\nPING\r\n",
+    ];
+    payloads.extend(words.map(Bytes::from));
+    // Around the sizes of buffers.
+    for size in (8..=16).map(|n| 1 << n).filter(|size| size + 1 < largest) {
+        payloads.extend([size - 1, size, size + 1].map(|size| Bytes::from(pattern(size))));
+    }
     for payload in &payloads {
         trial.publish(&a, &news, payload.clone()).await?;
     }
@@ -141,7 +228,34 @@ async fn d4(trial: Trial) -> Outcome {
     }
     ensure(a.state().is_connected(), "the refusal cost the connection")?;
     trial.publish(&a, &news, "after").await?;
-    reader.expect_all(["before", "after"]).await
+    reader.expect_all(["before", "after"]).await?;
+    // Those that are sent at the same time are their own affair, too.
+    let beside: Vec<_> = (0..20).map(|i| i.to_string()).collect();
+    let publishes = beside.iter().enumerate().map(|(i, text)| {
+        let payload = match i {
+            10 => Bytes::from(vec![7; limit + 1]),
+            _ => Bytes::from(text.clone()),
+        };
+        a.publish(&news, payload)
+    });
+    let published = trial
+        .in_time("publishes do not return", join_all(publishes))
+        .await?;
+    for (i, published) in published.into_iter().enumerate() {
+        match published {
+            Ok(()) if i == 10 => return broken("an oversize payload among others was accepted"),
+            Err(error) if i != 10 => {
+                return broken(format!(
+                    "a publish beside an oversize payload failed: {}",
+                    chain(&error)
+                ));
+            }
+            _ => {}
+        }
+    }
+    let mut arriving = beside;
+    arriving.remove(10);
+    reader.expect_all(arriving).await
 }
 
 async fn d5(trial: Trial) -> Outcome {
@@ -184,6 +298,43 @@ async fn d5(trial: Trial) -> Outcome {
             format!("channel {channel:?} should get only {expected}, and got {got:?}"),
         )?;
     }
+    d5_many(&trial, &a, &b).await
+}
+
+/// So many that any two of them would meet in a table that is too small.
+async fn d5_many(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    const MANY: usize = 600;
+    let channels = (0..MANY)
+        .map(|i| channel(format!("room {i}")))
+        .collect::<Outcome<Vec<_>>>()?;
+    let mut reader = trial.subscribe(b, &channels).await?;
+    for text in ["to", "end of"] {
+        for some in channels.chunks(100) {
+            let publishes = some
+                .iter()
+                .map(|channel| trial.publish(a, channel, format!("{text} {channel}")));
+            for published in join_all(publishes).await {
+                published?;
+            }
+        }
+    }
+    let (mut open, mut seen) = (MANY, HashSet::new());
+    while open > 0 {
+        match reader.next("the end of a channel").await? {
+            Delivery::Message(message) => {
+                let (named, payload) = (message.channel(), message.payload());
+                let text = String::from_utf8_lossy(payload).into_owned();
+                let is_end = text == format!("end of {named}");
+                open -= usize::from(is_end);
+                let right = is_end || text == format!("to {named}");
+                ensure(
+                    right && seen.insert(text),
+                    format!("of {MANY} channels {named:?} got {}", show(payload)),
+                )?;
+            }
+            Delivery::Gap(gap) => return broken(format!("expected a message, got a gap: {gap}")),
+        }
+    }
     Ok(())
 }
 
@@ -211,6 +362,11 @@ async fn d6(trial: Trial) -> Outcome {
             trial.publish(&a, &news, after.clone()).await?;
             reader.expect(after).await?;
         }
+        // Nor what is added by a handle.
+        let mut reader = trial.subscribe(&b, []).await?;
+        add(&trial, &reader, &news).await?;
+        trial.publish(&a, &news, "added 0").await?;
+        reader.expect("added 0").await?;
         drop(earlier);
     }
     Ok(())

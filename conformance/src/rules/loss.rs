@@ -9,13 +9,14 @@ use backplane_core::{
     Channel, Delivery, Missed, NodeOptions, NotSent, PublishError, PublishErrorKind, Requirement,
     Subscribe,
 };
+use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use crate::harness::Fault;
+use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
 use crate::rules::limits;
 use crate::rules::promise::{must_promise, promises};
-use crate::trial::{Node, Trial, chain, channel, ensure, texts};
+use crate::trial::{Node, Reader, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken};
 
 pub(super) const RULES: &[Rule] = &[
@@ -126,8 +127,7 @@ async fn l1(trial: Trial) -> Outcome {
             }
         }
         // Many at once end in time as well.
-        let many =
-            futures_util::future::join_all((0..200).map(|_| node.publish(&news, "many".into())));
+        let many = join_all((0..200).map(|_| node.publish(&news, "many".into())));
         let Ok(ended) = timeout(bound + trial.scaled(GRACE), many).await else {
             return broken(format!(
                 "{fault}: 200 publishes did not end within {bound:?}"
@@ -143,7 +143,37 @@ async fn l1(trial: Trial) -> Outcome {
         trial.all_up(&[&node]).await?;
         trial.publish(&node, &news, "after").await?;
     }
-    Ok(())
+    match trial.can(Fault::Freeze) {
+        true => l1_unanswered(&trial).await,
+        false => Ok(()),
+    }
+}
+
+/// Where no heartbeat notices it, the time that was configured for a publish is what bounds it.
+async fn l1_unanswered(trial: &Trial) -> Outcome {
+    let short = trial.scaled(Duration::from_millis(500));
+    let never = trial.within() * 10;
+    let options = trial
+        .options()
+        .publish_timeout(short)
+        .heartbeat_interval(never)
+        .heartbeat_timeout(never);
+    let node = trial.node_with(options).await?;
+    let news = channel("news")?;
+    trial.inject(Fault::Freeze).await?;
+    let bound = short + trial.scaled(GRACE);
+    let publish = node.publish(&news, "unanswered".into());
+    match timeout(bound, publish).await {
+        Ok(Err(_)) => {}
+        Ok(Ok(())) => return broken("a publish that nobody answered succeeded"),
+        Err(_) => {
+            return broken(format!(
+                "a publish that nobody answered did not end within {bound:?}, and {short:?} was configured"
+            ));
+        }
+    }
+    trial.heal().await?;
+    trial.all_settled(&[&node]).await
 }
 
 async fn ends_in_time(
@@ -369,6 +399,9 @@ async fn l4(trial: Trial) -> Outcome {
     for round in 0..3 {
         trial.inject(Fault::Isolate(b.node_id())).await?;
         trial.all_down(&[&b]).await?;
+        // Deferred in the outage, it has missed nothing, and gets what comes after it.
+        let deferred = Subscribe::to([news.clone()]).deferred();
+        let mut deferred = trial.subscribe_to(&b, deferred).await?;
         let missed: Vec<_> = (0..20).map(|i| format!("missed {round}.{i}")).collect();
         for text in &missed {
             trial.publish(&a, &news, text.clone()).await?;
@@ -402,6 +435,13 @@ async fn l4(trial: Trial) -> Outcome {
             gaps.len() == 1,
             format!("expected one gap, got {:?}", texts(&got)),
         )?;
+        if !replay {
+            let got = texts(&deferred.up_to(format!("end {round}")).await?);
+            ensure(
+                got.is_empty(),
+                format!("delivered to who had deferred: {got:?}"),
+            )?;
+        }
     }
     Ok(())
 }
@@ -413,14 +453,30 @@ async fn l5(trial: Trial) -> Outcome {
     let mut two_channels = trial.subscribe(&b, [&news, &sport]).await?;
     let mut unread = trial.subscribe(&b, [&news]).await?;
     let mut own = trial.subscribe(&a, [&news]).await?;
+    let without_own = Subscribe::to([news.clone()]).without_own();
+    let mut others_only = trial.subscribe_to(&b, without_own).await?;
+    let mut by_handle = trial.subscribe(&b, []).await?;
+    let added = by_handle.subscription.handle();
+    if let Err(error) = added.subscribe([news.clone()]).await {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
     let mut expected = Vec::new();
     for round in 0..4 {
         if round > 0 {
             trial.outage_and_back(&[&a, &b]).await?;
         }
         let text = format!("round {round}");
+        // Who comes after the outage has none of it.
+        let mut new = trial.subscribe(&b, [&news]).await?;
         trial.publish(&a, &news, text.clone()).await?;
-        for reader in [&mut read, &mut two_channels, &mut own] {
+        new.expect(&text).await?;
+        for reader in [
+            &mut read,
+            &mut two_channels,
+            &mut own,
+            &mut others_only,
+            &mut by_handle,
+        ] {
             if round > 0 {
                 let gap = reader.expect_gap().await?;
                 let outages = gap.outages();
@@ -459,15 +515,26 @@ async fn l6(trial: Trial) -> Outcome {
         (Fault::Kill, trial.scaled(NOTICE_BROKEN)),
         (Fault::Stop, trial.scaled(NOTICE_BROKEN)),
         (Fault::Freeze, beat + trial.scaled(GRACE)),
+        // Not only the first time.
+        (Fault::Freeze, beat + trial.scaled(GRACE)),
     ];
     let idle = trial.node_with(quick(&trial)).await?;
     let subscribed = trial.node_with(quick(&trial)).await?;
+    let lazy = match trial.start(quick(&trial), Start::Lazy).await? {
+        Ok(node) => node,
+        Err(error) => return broken(format!("no lazy node: {}", chain(&error))),
+    };
+    trial.all_up(&[&lazy]).await?;
     let news = channel("news")?;
     let _reader = trial.subscribe(&subscribed, [&news]).await?;
     for (fault, bound) in bounds {
         trial.inject(fault).await?;
         let noticed = Instant::now() + bound;
-        for (name, node) in [("idle", &idle), ("subscribed", &subscribed)] {
+        for (name, node) in [
+            ("idle", &idle),
+            ("subscribed", &subscribed),
+            ("lazy", &lazy),
+        ] {
             let mut watch = node.watch();
             let down = watch.wait_for(|state| !state.is_connected());
             if tokio::time::timeout_at(noticed, down).await.is_err() {
@@ -477,7 +544,7 @@ async fn l6(trial: Trial) -> Outcome {
             }
         }
         trial.heal().await?;
-        trial.all_up(&[&idle, &subscribed]).await?;
+        trial.all_up(&[&idle, &subscribed, &lazy]).await?;
     }
     Ok(())
 }
@@ -576,7 +643,38 @@ async fn l8(trial: Trial) -> Outcome {
     let gap = reader.expect_gap().await?;
     reader.expect("once more").await?;
     let none = gap.missed_from(a.node_id());
-    ensure(none == Some(0), format!("none missed, told {none:?}"))
+    ensure(none == Some(0), format!("none missed, told {none:?}"))?;
+    l8_in_two_outages(&trial, &a, &b, &news, &mut reader).await
+}
+
+/// What was missed in two outages, many of it sent at once, and nothing heard in between. Which of the two gaps counts
+/// it is left to the backend.
+async fn l8_in_two_outages(
+    trial: &Trial,
+    a: &Node,
+    b: &Node,
+    news: &Channel,
+    reader: &mut Reader,
+) -> Outcome {
+    for count in [300, 10] {
+        trial.inject(Fault::Isolate(b.node_id())).await?;
+        trial.all_down(&[b]).await?;
+        let publishes = (0..count).map(|i| trial.publish(a, news, format!("missed {i}")));
+        for published in join_all(publishes).await {
+            published?;
+        }
+        trial.heal().await?;
+        trial.all_up(&[b]).await?;
+    }
+    trial.publish(a, news, "again").await?;
+    let gaps = [reader.expect_gap().await?, reader.expect_gap().await?];
+    reader.expect("again").await?;
+    let told = gaps.each_ref().map(|gap| gap.missed_from(a.node_id()));
+    let sum: u64 = told.iter().flatten().sum();
+    ensure(
+        sum == 310,
+        format!("of a, 310 missed, told {told:?} in two outages"),
+    )
 }
 
 /// What is replayed was not lost, and counts as none.
@@ -660,6 +758,24 @@ async fn l9(trial: Trial) -> Outcome {
     }
     trial.publish(&a, &later, "to the handle").await?;
     added.expect("to the handle").await?;
+    // The other way round, too.
+    readers[3].subscription.handle().unsubscribe([news.clone()]);
+    trial.publish(&a, &news, "to those who stay").await?;
+    readers[4].expect("to those who stay").await?;
+    let left = &mut readers[3];
+    let back = left.subscription.handle().subscribe([later.clone()]).await;
+    if let Err(error) = back {
+        return broken(format!(
+            "a handle that has left does not work: {}",
+            chain(&error)
+        ));
+    }
+    trial.publish(&a, &later, "end").await?;
+    let got = texts(&left.up_to("end").await?);
+    ensure(
+        got.is_empty(),
+        format!("delivered after an outage, and left before: {got:?}"),
+    )?;
     if let Err(error) = b.health().await {
         return broken(format!("health fails after the outage: {}", chain(&error)));
     }

@@ -6,6 +6,7 @@ use backplane_core::{Channel, Delivery, Order, Requirement, Subscribe};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
+use crate::harness::Fault;
 use crate::rule::{Rule, rule};
 use crate::rules::promise::must_promise;
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show};
@@ -49,7 +50,19 @@ async fn o1(trial: Trial) -> Outcome {
     for i in 0..500 {
         trial.publish(&a, &news, i.to_string()).await?;
     }
-    in_order(&mut readers, 500).await
+    in_order(&mut readers, 500).await?;
+    // Large ones and small ones by turns.
+    let payload = |i: usize| match i % 5 {
+        0 => format!("{i:>20000}"),
+        _ => i.to_string(),
+    };
+    for i in 0..50 {
+        trial.publish(&a, &news, payload(i)).await?;
+    }
+    for reader in &mut readers {
+        reader.expect_all((0..50).map(payload)).await?;
+    }
+    Ok(())
 }
 
 async fn o2(trial: Trial) -> Outcome {
@@ -59,8 +72,27 @@ async fn o2(trial: Trial) -> Outcome {
         trial.subscribe(&a, [&news]).await?,
         trial.subscribe(&b, [&news]).await?,
     ];
-    for burst in [1, 2, 3, 10, 100, 1000] {
-        let publishes = (0..burst).map(|i: usize| a.publish(&news, i.to_string().into()));
+    bursts(&trial, &a, &news, &mut readers, &[1, 2, 3, 10, 100, 1000]).await?;
+    if !trial.can(Fault::Kill) {
+        return Ok(());
+    }
+    trial.outage_and_back(&[&a, &b]).await?;
+    for reader in &mut readers {
+        reader.expect_gap().await?;
+    }
+    bursts(&trial, &a, &news, &mut readers, &[3, 100]).await
+}
+
+/// So many publishes at once, and again when they have arrived.
+async fn bursts(
+    trial: &Trial,
+    a: &Node,
+    news: &Channel,
+    readers: &mut [Reader],
+    sizes: &[usize],
+) -> Outcome {
+    for burst in sizes.iter().copied() {
+        let publishes = (0..burst).map(|i: usize| a.publish(news, i.to_string().into()));
         let published = trial
             .in_time("publishes do not return", join_all(publishes))
             .await?;
@@ -69,7 +101,7 @@ async fn o2(trial: Trial) -> Outcome {
                 return broken(format!("publish failed: {}", chain(&error)));
             }
         }
-        in_order(&mut readers, burst).await?;
+        in_order(readers, burst).await?;
     }
     Ok(())
 }

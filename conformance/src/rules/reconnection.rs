@@ -275,8 +275,13 @@ async fn r4(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
     let names = ["dropped", "left", "kept", "again"].map(channel);
     let [dropped, left, kept, again] = names;
+    let added = channel("added and dropped")?;
     let (dropped, left, kept, again) = (dropped?, left?, kept?, again?);
     let reader_dropped = trial.subscribe(&b, [&dropped]).await?;
+    let adding = reader_dropped.subscription.handle();
+    if let Err(error) = adding.subscribe([added.clone()]).await {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
     let mut reader = trial.subscribe(&b, [&left, &kept, &again]).await?;
     trial.outage().await?;
     trial.all_down(&[&a, &b]).await?;
@@ -289,7 +294,7 @@ async fn r4(trial: Trial) -> Outcome {
     }
     trial.heal().await?;
     trial.all_up(&[&a, &b]).await?;
-    for gone in [&dropped, &left] {
+    for gone in [&dropped, &left, &added] {
         let seen = trial.observer()?.subscriptions(&trial.prefix(), gone).await;
         let seen = seen.or_else(inconclusive)?;
         ensure(

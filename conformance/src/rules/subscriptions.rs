@@ -5,13 +5,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use backplane_core::{Delivery, Subscribe, SubscribeErrorKind, Subscribed};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::harness::Fault;
 use crate::rule::{Rule, rule};
 use crate::rules::batches::s5;
 use crate::rules::churn::s4;
-use crate::trial::{Trial, chain, channel, ensure, texts};
-use crate::verdict::{Outcome, broken, inconclusive};
+use crate::rules::loss::GRACE;
+use crate::trial::{Node, Trial, chain, channel, ensure, texts};
+use crate::verdict::{Ending, Outcome, broken, inconclusive};
 
 pub(super) const RULES: &[Rule] = &[
     rule!(
@@ -79,6 +81,45 @@ async fn s1(trial: Trial) -> Outcome {
         trial.publish(&a, &news, format!("first {i}")).await?;
         reader.expect(format!("first {i}")).await?;
     }
+    s1_deferred(&trial, &a, &b).await?;
+    // Two at once: neither may take the other's beginning for its own end.
+    for i in 0..30 {
+        let news = channel(format!("common news {i}"))?;
+        let subscribe = async || {
+            let mut reader = trial.subscribe(&b, [&news]).await?;
+            let text = format!("{:?}", Instant::now());
+            trial.publish(&a, &news, text.clone()).await?;
+            // What the other one is sent may come first.
+            reader.up_to(text).await
+        };
+        tokio::try_join!(subscribe(), subscribe())?;
+    }
+    Ok(())
+}
+
+/// Who may be deferred is not where the broker is at hand, and so waits for it.
+async fn s1_deferred(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    let mut reader = trial.subscribe(b, []).await?;
+    let handle = reader.subscription.handle();
+    for i in 0..20 {
+        let news = channel(format!("may wait {i}"))?;
+        let request = Subscribe::to([news.clone()]).deferred();
+        let mut new = trial.subscribe_to(b, request).await?;
+        let deferred = new.subscription.is_deferred();
+        trial.publish(a, &news, "first").await?;
+        ensure(!deferred, "deferred, and the broker is at hand")?;
+        new.expect("first").await?;
+
+        let more = channel(format!("may be added later {i}"))?;
+        let added = handle.subscribe_deferred([more.clone()]);
+        match trial.in_time("subscribe does not return", added).await? {
+            Ok(Subscribed::InForce) => {}
+            other => return broken(format!("with the broker at hand, got {other:?}")),
+        }
+        let text = format!("added {i}");
+        trial.publish(a, &more, text.clone()).await?;
+        reader.expect(text).await?;
+    }
     Ok(())
 }
 
@@ -90,15 +131,33 @@ async fn s2(trial: Trial) -> Outcome {
     trial.publish(&a, &left, "received, not read").await?;
     witness.expect("received, not read").await?;
 
-    reader.subscription.handle().unsubscribe([left.clone()]);
+    // Added although it is there, it is left at once all the same; and what waits of another channel stays.
+    let handle = reader.subscription.handle();
+    let again = handle.subscribe([left.clone()]);
+    if let Err(error) = trial.in_time("subscribe does not return", again).await? {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
+    let mut other = trial.subscribe(&b, [&kept]).await?;
+    trial.publish(&a, &kept, "waits").await?;
+    other.expect("waits").await?;
+    handle.unsubscribe([left.clone()]);
+    // Whoever leaves what he has not got takes it from nobody.
+    other.subscription.handle().unsubscribe([left.clone()]);
+    drop(other);
     trial.publish(&a, &left, "published after").await?;
     // The witness shows that the node has it; what the reader was to get is on its way by then.
     witness.expect("published after").await?;
     trial.publish(&a, &kept, "end").await?;
-    let got = texts(&reader.up_to("end").await?);
+    let mut got = texts(&reader.up_to("end").await?);
+    let waited = got.iter().position(|text| text == "\"waits\"");
+    waited.map(|at| got.remove(at));
     ensure(
         got.is_empty(),
         format!("delivered after unsubscribe returned: {got:?}"),
+    )?;
+    ensure(
+        waited.is_some(),
+        "another channel was left, and nothing came instead of what waited",
     )?;
     ensure(
         reader.subscription.channels() == [kept.clone()],
@@ -111,7 +170,17 @@ async fn s2(trial: Trial) -> Outcome {
     trial.until_subscriptions(&trial.prefix(), &left, 0).await?;
     trial.until_subscriptions(&trial.prefix(), &kept, 1).await?;
     reader.subscription.handle().unsubscribe([kept.clone()]);
-    trial.until_subscriptions(&trial.prefix(), &kept, 0).await
+    trial.until_subscriptions(&trial.prefix(), &kept, 0).await?;
+
+    // A drop leaves what was added as well.
+    let more = channel("more")?;
+    let added = handle.subscribe([more.clone()]);
+    if let Err(error) = trial.in_time("subscribe does not return", added).await? {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
+    trial.until_subscriptions(&trial.prefix(), &more, 1).await?;
+    drop(reader);
+    trial.until_subscriptions(&trial.prefix(), &more, 0).await
 }
 
 async fn s3(trial: Trial) -> Outcome {
@@ -197,6 +266,14 @@ async fn s6(trial: Trial) -> Outcome {
         trial.publish(&a, room, again.clone()).await?;
         expected.push(again);
     }
+    // Together with one that is there, a new one is added like any other.
+    let (there, new) = (&channels[1], channel("together")?);
+    let added = handle.subscribe([there.clone(), new.clone()]);
+    if let Err(error) = trial.in_time("subscribe does not return", added).await? {
+        return broken(format!("subscribe failed: {}", chain(&error)));
+    }
+    trial.publish(&a, &new, "together").await?;
+    expected.push("together".to_owned());
     // They stay: an unsubscribe that comes late must not take them away again.
     let begin = Instant::now();
     for round in 0.. {
@@ -234,7 +311,7 @@ async fn s6(trial: Trial) -> Outcome {
     let twice = got.windows(2).find(|pair| pair[0] == pair[1]);
     ensure(twice.is_none(), format!("arrived twice: {twice:?}"))?;
     let held = reader.subscription.channels().len();
-    ensure(held == 21, format!("holds {held} channels instead of 21"))
+    ensure(held == 22, format!("holds {held} channels instead of 22"))
 }
 
 async fn s7(trial: Trial) -> Outcome {
@@ -299,7 +376,46 @@ async fn s7(trial: Trial) -> Outcome {
     ensure(
         got.len() == 1,
         format!("the message arrived {} times", got.len()),
-    )
+    )?;
+    match trial.can(Fault::Freeze) {
+        true => s7_unanswered(&trial).await,
+        false => Ok(()),
+    }
+}
+
+/// A subscribe that nobody answers fails in the time that was configured, and leaves nothing behind either.
+async fn s7_unanswered(trial: &Trial) -> Outcome {
+    let short = trial.scaled(Duration::from_millis(500));
+    let never = trial.within() * 10;
+    let options = trial
+        .options()
+        .subscribe_timeout(short)
+        .heartbeat_interval(never)
+        .heartbeat_timeout(never);
+    let node = trial.node_with(options).await?;
+    let news = channel("unanswered")?;
+    let kept = trial.subscribe(&node, []).await?;
+    let handle = kept.subscription.handle();
+    trial.inject(Fault::Freeze).await?;
+    let both = async {
+        let subscribed = node.subscribe(Subscribe::to([news.clone()])).await;
+        let added = handle.subscribe([news.clone()]).await;
+        (subscribed.is_err(), added.is_err())
+    };
+    let bound = 2 * short + 2 * trial.scaled(GRACE);
+    let Ok(failed) = timeout(bound, both).await else {
+        return broken(format!(
+            "two subscribes that nobody answered did not end within {bound:?}, and {short:?} each was configured"
+        ));
+    };
+    ensure(
+        failed == (true, true),
+        "a subscribe that nobody answered succeeded",
+    )?;
+    trial.heal().await?;
+    trial.all_settled(&[&node]).await?;
+    nothing_left(trial, &node, 1, "unanswered").await?;
+    trial.until_subscriptions(&trial.prefix(), &news, 0).await
 }
 
 /// Polls a future so many times, and drops it then.
@@ -315,12 +431,7 @@ pub(super) async fn give_up_after<T>(polls: usize, future: impl Future<Output = 
 }
 
 /// The node's own count of what lives must come back to what is held, and stay there.
-async fn nothing_left(
-    trial: &Trial,
-    node: &crate::trial::Node,
-    subscriptions: u64,
-    what: &str,
-) -> Outcome {
+async fn nothing_left(trial: &Trial, node: &Node, subscriptions: u64, what: &str) -> Outcome {
     let expected = format!("{subscriptions} subscriptions and no channel after {what} subscribes");
     let seen = || {
         let stats = node.stats();
@@ -402,5 +513,24 @@ async fn s8(trial: Trial) -> Outcome {
         other => return broken(format!("expected the message, got {other:?}")),
     }
     old.expect_gap().await?;
-    old.expect("to the added").await.map(drop)
+    old.expect("to the added").await?;
+
+    // From now on they are subscriptions like any other.
+    trial.outage_and_back(&[&a, &b]).await?;
+    let mut new = trial.reader(new);
+    trial.publish(&a, &news, "to the new, later").await?;
+    trial.publish(&a, &more, "to the added, later").await?;
+    for (reader, text) in [
+        (&mut new, "to the new, later"),
+        (&mut old, "to the added, later"),
+    ] {
+        let got = async {
+            reader.expect_gap().await?;
+            reader.expect(text).await
+        };
+        if let Err(Ending::Broken(how)) = got.await {
+            return broken(format!("after another outage, what was deferred: {how}"));
+        }
+    }
+    Ok(())
 }

@@ -49,7 +49,7 @@ async fn v1(trial: Trial) -> Outcome {
         b.state() == first,
         format!("expected {first}, it is {}", b.state()),
     )?;
-    let mut events = b.events();
+    let (mut events, mut others) = (b.events(), b.events());
     let mut read = trial.subscribe(&b, [&news]).await?;
     let small = Subscribe::to([news.clone()]).capacity(4);
     let mut small = trial.subscribe_to(&b, small).await?;
@@ -80,7 +80,18 @@ async fn v1(trial: Trial) -> Outcome {
     count(&b, "gaps", 1, |s| s.gaps)?;
     count(&b, "reconnects", 0, |s| s.reconnects)?;
 
-    trial.outage_and_back(&[&a, &b]).await?;
+    trial.outage().await?;
+    trial.all_down(&[&a, &b]).await?;
+    for _ in 0..5 {
+        ensure(
+            a.publish(&news, "lost".into()).await.is_err(),
+            "a publish in the outage succeeded",
+        )?;
+    }
+    trial.heal().await?;
+    trial.all_up(&[&a, &b]).await?;
+    count(&a, "not sent in an outage", 6, |s| s.not_sent)?;
+    count(&a, "published after an outage", 10, |s| s.published)?;
     let second = ConnectionState::Connected { generation: 2 };
     ensure(
         b.state() == second,
@@ -91,6 +102,11 @@ async fn v1(trial: Trial) -> Outcome {
     count(&b, "malformed", 0, |s| s.malformed)?;
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
     agree(&told)?;
+    let told_too: Vec<_> = std::iter::from_fn(|| others.try_recv().ok()).collect();
+    ensure(
+        told_too == told,
+        format!("another who follows the events was told {told_too:?}, and one {told:?}"),
+    )?;
 
     read.expect_gap().await?;
     small.expect_all(["0", "1", "2", "3"]).await?;
@@ -120,7 +136,35 @@ async fn v1(trial: Trial) -> Outcome {
         count(&b, "lost", 3, |s| s.lost - lost)?;
         count(&b, "reconnects", 2, |s| s.reconnects)?;
     }
-    Ok(())
+    match trial.can(Fault::Freeze) {
+        true => v1_unknown(&trial).await,
+        false => Ok(()),
+    }
+}
+
+/// A publish whose outcome nobody knows is in the counter of those.
+async fn v1_unknown(trial: &Trial) -> Outcome {
+    let never = trial.within() * 10;
+    let options = trial
+        .options()
+        .publish_timeout(trial.scaled(Duration::from_millis(300)))
+        .heartbeat_interval(never)
+        .heartbeat_timeout(never);
+    let node = trial.node_with(options).await?;
+    let news = channel("news")?;
+    trial.inject(Fault::Freeze).await?;
+    let unanswered = node.publish(&news, "unanswered".into());
+    let unanswered = trial.in_time("publish does not return", unanswered).await?;
+    trial.heal().await?;
+    trial.all_settled(&[&node]).await?;
+    let expected = match unanswered {
+        Ok(()) => [1, 0, 0],
+        Err(error) if error.is_not_sent() => [0, 1, 0],
+        Err(_) => [0, 0, 1],
+    };
+    count(&node, "published", expected[0], |s| s.published)?;
+    count(&node, "unknown", expected[2], |s| s.unknown)?;
+    count(&node, "not sent", expected[1], |s| s.not_sent)
 }
 
 fn count(node: &Node, what: &str, expected: u64, of: impl Fn(&Stats) -> u64) -> Outcome {

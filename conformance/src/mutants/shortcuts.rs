@@ -1,0 +1,190 @@
+//! Wrong by a short cut: a table that is too small, a variable of the process, a list that is not looked at to its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use backplane_core::{
+    Channel, Message, PublishError, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
+};
+use bytes::Bytes;
+
+use super::crossed::matching;
+use super::harness::Wrong;
+use super::node::{Inner, NodeTwist, Tap, lock};
+use super::pump::{Control, Out, Parts, Pump, Straight};
+use super::requests::KeptIfAdded;
+use super::{Mutant, mutant};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    mutant!(
+        "channels-are-slots",
+        "D5",
+        "of 600 channels",
+        "a channel is known by its slot of 16384, and two of them may have the same",
+        || matching(|held, sent| held.0 == sent.0 && slot(held.1) == slot(sent.1)),
+    ),
+    mutant!(
+        "an-added-channel-begins-with-its-last-message",
+        "D6",
+        r#"expected message "added 0", got message"#,
+        "what is retained is delivered to who adds a channel",
+        || {
+            let retained = Retained::default();
+            Wrong::new().nodes(move |_| RetainsForHandles(Arc::clone(&retained)))
+        },
+    ),
+    mutant!(
+        "one-channel-that-is-held-stands-for-all",
+        "S6",
+        "did not arrive",
+        "who adds a channel that is there is answered at once, whatever else was to be added",
+        || Wrong::new().controls(|| OneForAll),
+    ),
+    mutant!(
+        "what-was-added-outlives-a-drop-in-an-outage",
+        "R4",
+        "came back with the reconnection",
+        "a drop in an outage takes back what the subscription began with",
+        || Wrong::new().nodes(|_| KeptInAnOutage(Arc::default())),
+    ),
+    mutant!(
+        "the-prefix-is-that-of-the-last-caller",
+        "I5",
+        "got Some(",
+        "the node that publishes is a variable of the process, and two may publish at once",
+        || {
+            let last = Arc::new(Mutex::new(None));
+            Wrong::new().nodes(move |_| LastCaller(Arc::clone(&last)))
+        },
+    ),
+];
+
+/// As the cluster of Redis has it, in spirit.
+fn slot(name: &str) -> u16 {
+    let mixed = name.bytes().fold(0_u32, |sum, byte| {
+        (sum.rotate_left(5) ^ u32::from(byte)).wrapping_mul(0x9e37_79b9)
+    });
+    u16::try_from(mixed >> 18).unwrap_or_default()
+}
+
+/// The last message of each channel; the mutant is used in one prefix.
+type Retained = Arc<Mutex<HashMap<Channel, Message>>>;
+
+struct RetainsForHandles(Retained);
+
+#[async_trait]
+impl NodeTwist for RetainsForHandles {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        let message = Message::new(channel.clone(), payload.clone(), node.node_id());
+        node.publish(channel, payload).await?;
+        lock(&self.0).insert(channel.clone(), message);
+        Ok(())
+    }
+
+    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
+        let out = Arc::new(Mutex::new(None));
+        let control = DeliversTheLast {
+            retained: Arc::clone(&self.0),
+            out: Arc::clone(&out),
+        };
+        Some(Parts::new(Lends(out), control))
+    }
+}
+
+/// Lends the reader's queue to the handle.
+struct Lends(Arc<Mutex<Option<Out>>>);
+
+impl Pump for Lends {
+    fn begin(&mut self, out: &Out) {
+        *lock(&self.0) = Some(out.clone());
+    }
+}
+
+struct DeliversTheLast {
+    retained: Retained,
+    out: Arc<Mutex<Option<Out>>>,
+}
+
+#[async_trait]
+impl Control for DeliversTheLast {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
+        let retained = lock(&self.retained);
+        if let Some(out) = &*lock(&self.out) {
+            let last = channels.iter().filter_map(|channel| retained.get(channel));
+            last.for_each(|message| out.message(message.clone()));
+        }
+        Ok(subscribed)
+    }
+}
+
+struct OneForAll;
+
+#[async_trait]
+impl Control for OneForAll {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let held = below.channels();
+        if channels.iter().any(|channel| held.contains(channel)) {
+            return Ok(Subscribed::InForce);
+        }
+        Straight.subscribe(below, channels, deferred).await
+    }
+}
+
+struct KeptInAnOutage(Arc<Mutex<Vec<Subscription>>>);
+
+impl NodeTwist for KeptInAnOutage {
+    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let first = tap.request.channels().to_vec();
+        let kept = KeptIfAdded::new(first, Arc::clone(&self.0));
+        let watch = tap.watch.clone();
+        Some(Parts::control(
+            kept.only(move || !watch.current().is_connected()),
+        ))
+    }
+}
+
+/// Who began to publish last, on whatever node.
+struct LastCaller(Arc<Mutex<Option<Inner>>>);
+
+#[async_trait]
+impl NodeTwist for LastCaller {
+    async fn publish(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        *lock(&self.0) = Some(Arc::clone(node));
+        // The message is built.
+        tokio::task::yield_now().await;
+        let last = lock(&self.0).clone();
+        match last {
+            Some(last) => last.publish(channel, payload).await,
+            None => node.publish(channel, payload).await,
+        }
+    }
+
+    async fn close(&self, node: &Inner) {
+        *lock(&self.0) = None;
+        node.close().await;
+    }
+}
