@@ -55,7 +55,9 @@ async fn d1(trial: Trial) -> Outcome {
     everyone.push(twice);
     let without_own = |channels: &[_]| Subscribe::to(channels.to_vec()).without_own();
     let mut others_only = [
-        trial.subscribe_to(&a, without_own(&[news.clone()])).await?,
+        trial
+            .subscribe_to(&a, without_own(std::slice::from_ref(&news)))
+            .await?,
         trial.subscribe_to(&a, without_own(&[])).await?,
     ];
     add(&trial, &others_only[1], &news).await?;
