@@ -248,7 +248,8 @@ pub trait Faults: Send + Sync {
     /// The reason why not.
     fn supports(&self, fault: Fault) -> Result<(), String>;
 
-    /// Makes a fault, and returns when it is proven to be in force.
+    /// Makes a fault, and returns when it is proven to be in force, and no later: nodes notice meanwhile, and some
+    /// trials measure what they do (rule R1).
     ///
     /// # Errors
     /// What went wrong; the trial is then inconclusive.

@@ -222,7 +222,7 @@ async fn publishes(trial: &Trial) -> Outcome<Option<u64>> {
 }
 
 /// How late what is done behind a caller's back may take effect and be seen.
-const LATE: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_millis(150);
 
 async fn s6(trial: Trial) -> Outcome {
     let [a, b] = trial.nodes().await?;
