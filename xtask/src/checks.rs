@@ -201,10 +201,6 @@ pub(crate) fn all() -> Vec<Check> {
         let cmd = cmd.args(args.iter().copied()).args(["--soak", "20s"]);
         checks.push(Check::new(format!("soak:{name}"), *needs, cmd));
     }
-    // All of them against all rules takes ten minutes.
-    let mutants = "run --locked --release --package backplane-conformance -- mutants --others 6";
-    let mutants = cargo(mutants);
-    checks.push(Check::new("mutants", nothing, mutants));
 
     let (package, example, args) = EXAMPLE;
     let cmd = cargo("run --locked --package").args([package, "--example", example, "--"]);
