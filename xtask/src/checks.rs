@@ -309,10 +309,8 @@ mod tests {
             })
             .collect();
         files.sort();
-        let mut named: Vec<PathBuf> = SUITES
-            .iter()
-            .map(|suite| expected(suite.0).into())
-            .collect();
+        let suites = SUITES.iter().map(|suite| suite.0).chain(["nats"]);
+        let mut named: Vec<PathBuf> = suites.map(|suite| expected(suite).into()).collect();
         named.sort();
         assert_eq!(files, named);
     }
