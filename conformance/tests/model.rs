@@ -133,7 +133,7 @@ fn wrong_backends_are_found() {
         ("unsubscribe-does-nothing", Unexpected),
         ("cancelled-subscribe-stays", Unexpected),
         ("ignores-the-prefix", Unexpected),
-        ("joins-names-without-delimiter", Unexpected),
+        ("joins-names-without-escape", Unexpected),
         ("sends-later-what-was-not-sent", Unexpected),
         ("calls-unknown-not-sent", Unexpected),
         // What is sent again is counted as missing where it was sent first, which is noticed before.
@@ -176,7 +176,11 @@ fn wrong_backends_are_found() {
 /// The wrappers that wrong backends are made of, with nothing wrong.
 #[test]
 fn wrapped_backends_with_nothing_wrong_pass() {
-    for control in mutants::controls() {
+    // Those that are there for some rules only promise something else, such as a replay.
+    let whole = mutants::controls()
+        .into_iter()
+        .filter(|control| control.only.is_empty());
+    for control in whole {
         for seed in SEEDS {
             let report = quick(control.harness(), seed, 600);
             assert!(report.is_passed(), "{}: {report:#?}", control.name);
