@@ -1,8 +1,6 @@
 //! L: loss in an outage.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backplane_core::{
@@ -16,6 +14,7 @@ use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
 use crate::rules::limits;
 use crate::rules::promise::{must_promise, promises};
+use crate::rules::storm::{AfterFailure, Storm};
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, texts};
 use crate::verdict::{Outcome, broken};
 
@@ -251,52 +250,16 @@ async fn l3(trial: Trial) -> Outcome {
     let mut reader = trial.subscribe_to(&b, roomy).await?;
     for round in 0..3 {
         let a = trial.node().await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let storm: Vec<_> = (0..8)
-            .map(|task| {
-                let (a, news) = (Arc::clone(&a), news.clone());
-                let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
-                tokio::spawn(async move {
-                    for i in 0.. {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let payload = format!("{round}.{task}.{i}");
-                        let outcome = a.publish(&news, payload.clone().into()).await;
-                        let failed = outcome.is_err();
-                        told.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push((payload, outcome));
-                        if failed {
-                            tokio::task::yield_now().await;
-                        }
-                    }
-                })
-            })
-            .collect();
-        trial
-            .until("100 messages on their way", || async {
-                let sent = told.lock().unwrap_or_else(PoisonError::into_inner).len();
-                Ok((sent < 100).then(|| sent.to_string()))
-            })
-            .await?;
+        let storm = Storm::start(8, &a, &news, &round.to_string(), AfterFailure::GoOn);
+        storm.has_told(&trial, 100).await?;
         trial.inject(Fault::Isolate(a.node_id())).await?;
         trial.all_down(&[&a]).await?;
-        stop.store(true, Ordering::Relaxed);
-        for task in storm {
-            if trial
-                .in_time("a publish does not end", task)
-                .await?
-                .is_err()
-            {
-                return broken("a publish panicked");
-            }
-        }
+        let told = trial
+            .in_time("a publish does not end", storm.end())
+            .await??;
         trial.heal().await?;
         trial.publish(&b, &news, "end").await?;
         let got = Arrived::of(&reader.up_to("end").await?);
-        let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
         all_truly(&told, &got)?;
     }
 

@@ -15,6 +15,7 @@ mod network;
 mod order;
 mod promise;
 mod reconnection;
+mod storm;
 mod subscriptions;
 mod visibility;
 

@@ -1,19 +1,18 @@
 //! S9, L11, R10 and R11: what a network does to requests that are on their way.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backplane_core::{
-    Channel, ConnectionState, Delivery, Event, Events, NodeOptions, PublishError, Subscribe,
-    SubscribeError,
+    Channel, ConnectionState, Delivery, Event, Events, NodeOptions, Subscribe, SubscribeError,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::loss::{Arrived, GRACE, HEARTBEAT_INTERVAL, all_truly, quick};
 use super::reconnection::generation;
+use super::storm::{AfterFailure, Storm, Told};
 use crate::harness::{Cuts, Fault, Start};
 use crate::rule::{Rule, rule};
 use crate::trial::{Node, Reader, Trial, chain, channel, ensure, show, texts};
@@ -271,8 +270,6 @@ async fn nothing_left(
 /// How many tasks publish at once, so that a frame has many messages.
 const STORM: usize = 24;
 
-type Told = Vec<(String, Result<(), PublishError>)>;
-
 async fn l11(trial: Trial) -> Outcome {
     let bound = trial.scaled(PATIENCE);
     let options = trial.options().publish_timeout(bound);
@@ -323,50 +320,17 @@ async fn arrived_as_told(
 
 /// Many publish, the connection breaks in the middle of a frame, and each is told something.
 async fn storm(trial: &Trial, a: &Node, news: &Channel, round: usize) -> Outcome<Told> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::new(Mutex::new(Told::new()));
-    let lock = |told: &Mutex<Told>| told.lock().unwrap_or_else(PoisonError::into_inner).len();
-    let tasks: Vec<_> = (0..STORM)
-        .map(|task| {
-            let (a, news) = (Arc::clone(a), news.clone());
-            let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
-            tokio::spawn(async move {
-                for i in 0.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let payload = format!("storm {round}.{task}.{i}");
-                    let outcome = a.publish(&news, payload.clone().into()).await;
-                    let failed = outcome.is_err();
-                    told.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((payload, outcome));
-                    if failed {
-                        break;
-                    }
-                }
-            })
-        })
-        .collect();
-    trial
-        .until("some messages on their way", || async {
-            let sent = lock(&told);
-            Ok((sent < 2 * STORM).then(|| sent.to_string()))
-        })
-        .await?;
+    let name = format!("storm {round}");
+    let storm = Storm::start(STORM, a, news, &name, AfterFailure::Stop);
+    storm.has_told(trial, 2 * STORM).await?;
     let cut = ArmedCut::on(trial, a, Fault::CutInPublish(a.node_id())).await?;
     back_since(trial, a, cut.generation).await?;
-    stop.store(true, Ordering::Relaxed);
     let what = "one of many publishes whose connection broke";
     // Those that wait for their turn have as long again.
-    let ended = timely(trial, trial.scaled(PATIENCE) * 2, what, join_all(tasks)).await?;
-    if ended.iter().any(Result::is_err) {
-        return broken("a publish panicked");
-    }
+    let within = trial.scaled(PATIENCE) * 2;
+    let told = timely(trial, within, what, storm.end()).await??;
     cut.is_over(trial).await?;
-    Ok(std::mem::take(
-        &mut *told.lock().unwrap_or_else(PoisonError::into_inner),
-    ))
+    Ok(told)
 }
 
 // --- R10
