@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::capability::Capabilities;
 use crate::error::{HealthError, PublishError, SubscribeError};
 use crate::name::{Channel, NodeId, Prefix};
+use crate::publish_many::PublishManyError;
 use crate::state::{ConnectionState, Events, StateWatch};
 use crate::stats::Stats;
 use crate::subscription::{Subscribe, Subscription};
@@ -54,6 +55,27 @@ pub trait Backplane: Debug + Send + Sync + 'static {
     /// Dropping the future cancels a message that has not left the node yet; one that is on its way may be
     /// delivered. Other publishes are not affected.
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError>;
+
+    /// Publishes messages to one channel, in their order, as if each were [published](Self::publish) before the
+    /// next without waiting for any (rule O5): one task fills the connection, and no message costs a future.
+    ///
+    /// - Each message has an outcome of its own. One that is too large, or that the broker refuses, does not fail those
+    ///   beside it.
+    /// - They count against [`max_pending`](crate::NodeOptions::max_pending) and
+    ///   [`max_pending_bytes`](crate::NodeOptions::max_pending_bytes) like any others: those at the end that find no
+    ///   room fail as `Overloaded`, at once and for sure. So publish long lists in slices of a few thousand.
+    ///
+    /// # Errors
+    /// [`PublishManyError`] names the messages that failed, each with its [`PublishError`]; the others were accepted.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the messages that have not left the node yet, which are those at the end; those that
+    /// are on their way may be delivered.
+    async fn publish_many(
+        &self,
+        channel: &Channel,
+        payloads: Vec<Bytes>,
+    ) -> Result<(), PublishManyError>;
 
     /// Subscribes to channels.
     ///

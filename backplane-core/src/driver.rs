@@ -67,6 +67,17 @@ pub trait Link: Debug + Send + Sync + 'static {
     async fn publish(&self, channel: &BrokerChannel, frame: &Frame)
     -> Result<(), LinkPublishError>;
 
+    /// Does what [`publish`](Self::publish) does, for a link that need not wait for anything at this moment; `None`
+    /// when it would, and nothing was done. Saves the price of a future. Never blocks. By default always `None`.
+    fn publish_now(
+        &self,
+        channel: &BrokerChannel,
+        frame: &Frame,
+    ) -> Option<Result<(), LinkPublishError>> {
+        let _ = (channel, frame);
+        None
+    }
+
     /// Subscribes to channels, exactly as named, without patterns. When it returns, messages published anywhere
     /// from then on arrive, and everything that the broker had sent on this link before has been handed to
     /// [`Inbound`]. Subscribing twice does no harm.

@@ -50,6 +50,7 @@ mod frame;
 mod message;
 mod name;
 mod options;
+mod publish_many;
 mod queue;
 mod state;
 mod stats;
@@ -65,6 +66,7 @@ pub use error::{
 pub use message::{Delivery, Gap, Message, Missed, OutageAccount};
 pub use name::{Channel, InvalidName, NameKind, NodeId, Prefix};
 pub use options::NodeOptions;
+pub use publish_many::{Failure, PublishManyError};
 pub use queue::{Pushed, QueueReader, QueueWriter, TryRecvError, queue};
 pub use state::{
     ConnectionState, Disconnect, DisconnectKind, Event, Events, StateCell, StateWatch,

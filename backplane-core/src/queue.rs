@@ -145,12 +145,27 @@ impl QueueReader {
             Some(item) => Poll::Ready(Some(item)),
             None if state.closed => Poll::Ready(None),
             None => {
-                match &mut state.reader {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
-                }
+                state.wait(cx);
                 Poll::Pending
             }
+        }
+    }
+
+    /// Appends up to `limit` deliveries that are there to `buffer`, and says how many; 0 when the queue was closed and
+    /// is empty, or `limit` is 0.
+    pub fn poll_recv_many(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<Delivery>,
+        limit: usize,
+    ) -> Poll<usize> {
+        let mut state = self.0.lock();
+        match state.pop_many(buffer, limit) {
+            0 if limit > 0 && !state.closed => {
+                state.wait(cx);
+                Poll::Pending
+            }
+            taken => Poll::Ready(taken),
         }
     }
 
@@ -294,6 +309,26 @@ impl State {
         }
         Some(item)
     }
+
+    fn pop_many(&mut self, buffer: &mut Vec<Delivery>, limit: usize) -> usize {
+        let taken = self.items.len().min(limit);
+        let begin = buffer.len();
+        buffer.extend(self.items.drain(..taken));
+        for payload in buffer[begin..].iter().filter_map(payload) {
+            self.bytes -= payload.len();
+            self.messages -= 1;
+            self.overflowed = false;
+        }
+        taken
+    }
+
+    /// Has the reader woken by what comes next.
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.reader {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
 }
 
 fn payload(item: &Delivery) -> Option<&Bytes> {
@@ -401,6 +436,43 @@ mod tests {
             writer.push(slices());
             assert_eq!(kept(&mut reader), (3, 0), "the others are gone");
         }
+    }
+
+    #[test]
+    fn many_are_taken_in_order_with_their_gaps_and_make_room() {
+        let (writer, mut reader) = queue(3, 3);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut buffer = Vec::new();
+        assert!(reader.poll_recv_many(&mut cx, &mut buffer, 9).is_pending());
+        writer.push((0..5).map(|n| message("c", n)));
+        assert_eq!(
+            reader.poll_recv_many(&mut cx, &mut buffer, 0),
+            Poll::Ready(0)
+        );
+        assert_eq!(
+            reader.poll_recv_many(&mut cx, &mut buffer, 2),
+            Poll::Ready(2)
+        );
+        // Two have left, and the gap stays before what comes now.
+        writer.push([message("c", 5), message("c", 6), message("c", 7)]);
+        assert_eq!(
+            reader.poll_recv_many(&mut cx, &mut buffer, 9),
+            Poll::Ready(5)
+        );
+        let payloads: Vec<_> = buffer
+            .iter()
+            .map(|item| match item {
+                Delivery::Message(m) => u64::from(m.payload()[0]),
+                Delivery::Gap(gap) => 100 + gap.overflowed(),
+            })
+            .collect();
+        assert_eq!(payloads, [0, 1, 2, 102, 5, 6, 101]);
+        assert_eq!(reader.0.lock().bytes, 0);
+        writer.close();
+        assert_eq!(
+            reader.poll_recv_many(&mut cx, &mut buffer, 9),
+            Poll::Ready(0)
+        );
     }
 
     #[test]

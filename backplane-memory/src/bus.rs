@@ -379,20 +379,38 @@ impl MemoryBus {
         state.topics.retain(|_, topic| topic.leave(link));
     }
 
-    /// Publishes at once, or, on a frozen bus, when it thaws. Without a copy of the frame unless held.
-    pub(crate) fn publish(&self, link: u64, channel: &BrokerChannel, frame: &Frame) -> Reply {
+    /// Publishes without waiting, or a copy of the frame; `None` when something stands in the way.
+    pub(crate) fn publish_now(
+        &self,
+        link: u64,
+        channel: &BrokerChannel,
+        frame: &Frame,
+    ) -> Option<Result<(), LinkError>> {
+        if !self.0.lag.is_none() {
+            return None;
+        }
         let state = self.read();
+        if state.frozen || state.traps.are_armed() {
+            return None;
+        }
         if !state.links.contains_key(&link) {
-            return Reply::Now(Err(lost("the connection is broken")));
+            return Some(Err(lost("the connection is broken")));
         }
-        if !state.frozen && !state.traps.are_armed() {
-            let published = state.publish(channel, frame);
-            drop(state);
-            self.break_off_overrun();
-            return Reply::Now(published);
-        }
+        let published = state.publish(channel, frame);
+        let overrun = state.limits.is_overrun();
         drop(state);
-        self.request(link, Request::Publish(channel.clone(), frame.clone()))
+        if overrun {
+            self.break_off_overrun();
+        }
+        Some(published)
+    }
+
+    /// Publishes at once, or, on a frozen bus, when it thaws.
+    pub(crate) fn publish(&self, link: u64, channel: &BrokerChannel, frame: &Frame) -> Reply {
+        match self.publish_now(link, channel, frame) {
+            Some(published) => Reply::Now(published),
+            None => self.request(link, Request::Publish(channel.clone(), frame.clone())),
+        }
     }
 
     pub(crate) fn request(&self, link: u64, request: Request) -> Reply {

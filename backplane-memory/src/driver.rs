@@ -71,6 +71,16 @@ impl Link for MemoryLink {
         result
     }
 
+    fn publish_now(
+        &self,
+        channel: &BrokerChannel,
+        frame: &Frame,
+    ) -> Option<Result<(), LinkPublishError>> {
+        let published = self.bus.publish_now(self.id, channel, frame)?;
+        // The bus did not take it.
+        Some(published.map_err(LinkPublishError::NotSent))
+    }
+
     async fn subscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError> {
         self.request(Request::Subscribe(self.id, channels.to_vec()))
             .await

@@ -20,6 +20,11 @@ impl Lag {
         self.range.store(range, Ordering::Relaxed);
     }
 
+    /// Whether the way takes no time.
+    pub(crate) fn is_none(&self) -> bool {
+        self.range.load(Ordering::Relaxed) == 0
+    }
+
     /// Goes one way.
     pub(crate) async fn pass(&self) {
         let range = self.range.load(Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,10 +49,11 @@ struct Load {
     bytes: AtomicUsize,
 }
 
-/// A publish that counts against the limits while it lives.
+/// Publishes that count against the limits while this lives.
 #[derive(Debug)]
 pub(crate) struct Pending {
     load: Arc<Load>,
+    messages: usize,
     bytes: usize,
 }
 
@@ -121,21 +123,55 @@ impl<L> Core<L> {
 
     /// Room for one more publish of this size, if there is any. A single one of any size always has.
     pub(crate) fn pend(&self, bytes: usize) -> Option<Pending> {
-        let messages = self.load.messages.fetch_add(1, Ordering::Relaxed);
+        self.pend_all(1, bytes)
+    }
+
+    /// Room for so many of these, from the first one on, as there is.
+    pub(crate) fn pend_many(&self, payloads: &[Bytes]) -> Option<(usize, Pending)> {
+        let bytes = payloads.iter().map(Bytes::len).sum();
+        if let Some(all) = self.pend_all(payloads.len(), bytes) {
+            return Some((payloads.len(), all));
+        }
+        let mut some: Option<Pending> = None;
+        for payload in payloads {
+            let Some(one) = self.pend(payload.len()) else {
+                break;
+            };
+            match &mut some {
+                Some(some) => some.take_over(one),
+                none => *none = Some(one),
+            }
+        }
+        some.map(|some| (some.messages, some))
+    }
+
+    fn pend_all(&self, count: usize, bytes: usize) -> Option<Pending> {
+        let messages = self.load.messages.fetch_add(count, Ordering::Relaxed);
         let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
         let pending = Pending {
             load: Arc::clone(&self.load),
+            messages: count,
             bytes,
         };
-        let full = messages >= self.options.max_pending
-            || before > 0 && before.saturating_add(bytes) > self.options.max_pending_bytes;
+        let alone = before == 0 && count == 1;
+        let full = messages.saturating_add(count) > self.options.max_pending
+            || !alone && before.saturating_add(bytes) > self.options.max_pending_bytes;
         (!full).then_some(pending)
+    }
+}
+
+impl Pending {
+    fn take_over(&mut self, mut other: Self) {
+        self.messages += std::mem::take(&mut other.messages);
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.load.messages.fetch_sub(1, Ordering::Relaxed);
+        self.load
+            .messages
+            .fetch_sub(self.messages, Ordering::Relaxed);
         self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -10,11 +10,13 @@ mod core;
 mod fate;
 mod lane;
 mod lifecycle;
+mod outcome;
 mod probe;
 mod router;
 mod supervisor;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,7 +27,8 @@ use tokio::time::timeout;
 
 use self::core::Core;
 pub(crate) use self::fate::LinkFate;
-use self::lane::Limits;
+use self::lane::{Entered, Limits, Payloads};
+use self::outcome::Failure;
 pub(crate) use self::router::Router;
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
@@ -34,10 +37,11 @@ use crate::capability::Capabilities;
 use crate::driver::Driver;
 use crate::error::{
     ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, NotSent,
-    PublishError, PublishErrorKind, SubscribeError, SubscribeErrorKind,
+    PublishError, SubscribeError, SubscribeErrorKind,
 };
 use crate::name::{Channel, NodeId, Prefix};
 use crate::options::NodeOptions;
+use crate::publish_many::PublishManyError;
 use crate::state::{ConnectionState, Events, StateCell, StateWatch};
 use crate::stats::Stats;
 use crate::subscription::{Subscribe, Subscribed, Subscription, SubscriptionControl};
@@ -125,25 +129,78 @@ impl<D: Driver> Node<D> {
         })
     }
 
-    async fn send(&self, channel: &Channel, payload: Bytes) -> lane::Outcome {
-        let limit = self.capabilities.max_payload;
-        let refused = if self.core.is_closed() {
-            NotSent::Closed
-        } else if payload.len() > limit {
-            NotSent::TooLarge {
-                size: payload.len(),
-                limit,
+    /// Lets a message enter its lane, unless it can be refused at once.
+    fn enter(&self, channel: &Channel, payload: Bytes) -> Result<Entered<D::Link>, NotSent> {
+        if self.core.is_closed() {
+            return Err(NotSent::Closed);
+        }
+        self.check_size(&payload)?;
+        let pending = self.core.pend(payload.len()).ok_or(NotSent::Overloaded)?;
+        let lane = self.core.lanes.get(self.core.router.prefix(), channel);
+        Ok(lane::enter(
+            &self.core,
+            &lane,
+            Payloads::One(payload),
+            pending,
+        ))
+    }
+
+    fn check_size(&self, payload: &Bytes) -> Result<(), NotSent> {
+        let (size, limit) = (payload.len(), self.capabilities.max_payload);
+        match size > limit {
+            true => Err(NotSent::TooLarge { size, limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets messages enter their lane in parts that leave in one frame each.
+    fn enter_many(&self, channel: &Channel, payloads: Vec<Bytes>) -> Vec<(Range<usize>, Part<D>)> {
+        if self.core.is_closed() {
+            let all = 0..payloads.len();
+            return vec![(all, Err(NotSent::Closed))];
+        }
+        let lane = self.core.lanes.get(self.core.router.prefix(), channel);
+        let mut parts = Vec::new();
+        let mut payloads = payloads.into_iter();
+        let mut at = 0;
+        while let Some(first) = payloads.as_slice().first() {
+            if let Err(too_large) = self.check_size(first) {
+                payloads.next();
+                parts.push((at..at + 1, Err(too_large)));
+                at += 1;
+                continue;
             }
-        } else if let Some(pending) = self.core.pend(payload.len()) {
-            let lane = self.core.lanes.get(self.core.router.prefix(), channel);
-            return lane::publish(&self.core, lane, payload, pending).await;
-        } else {
-            NotSent::Overloaded
+            let len = self.part_len(payloads.as_slice());
+            let Some((len, pending)) = self.core.pend_many(&payloads.as_slice()[..len]) else {
+                break;
+            };
+            let part = payloads.by_ref().take(len).collect();
+            let entered = lane::enter(&self.core, &lane, Payloads::Many(part), pending);
+            parts.push((at..at + len, Ok(entered)));
+            at += len;
+        }
+        let rest = payloads.len();
+        if rest > 0 {
+            parts.push((at..at + rest, Err(NotSent::Overloaded)));
+        }
+        parts
+    }
+
+    /// How many of these, which are not too large, leave in one frame. At least one.
+    fn part_len(&self, payloads: &[Bytes]) -> usize {
+        let limits = self.core.limits;
+        let mut bytes = 0;
+        let fits = |payload: &&Bytes| {
+            bytes += payload.len();
+            bytes <= limits.bytes && self.check_size(payload).is_ok()
         };
-        self.core.counters.not_sent.add(1);
-        Err(lane::Failure::not_sent(refused))
+        let some = payloads.iter().take(limits.messages);
+        some.take_while(fits).count().max(1)
     }
 }
+
+/// Messages in a row that have entered their lane, or why they have not.
+type Part<D> = Result<Entered<<D as Driver>::Link>, NotSent>;
 
 #[async_trait]
 impl<D: Driver> Backplane for Node<D> {
@@ -160,17 +217,37 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
-        let outcome = self.send(channel, payload).await;
+        let outcome = match self.enter(channel, payload) {
+            Ok(entered) => entered.outcome().await,
+            Err(refused) => {
+                self.core.counters.not_sent.add(1);
+                Err(Failure::not_sent(refused, None))
+            }
+        };
         // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
         tokio::task::consume_budget().await;
-        outcome.map_err(|failure| match failure.kind {
-            PublishErrorKind::NotSent(why) => {
-                PublishError::not_sent(channel, why, failure.into_source())
-            }
-            PublishErrorKind::Unknown(why) => {
-                PublishError::unknown(channel, why, failure.into_source())
-            }
-        })
+        outcome.map_err(|failure| failure.into_error(channel))
+    }
+
+    async fn publish_many(
+        &self,
+        channel: &Channel,
+        payloads: Vec<Bytes>,
+    ) -> Result<(), PublishManyError> {
+        let total = payloads.len();
+        let mut failures = Vec::new();
+        for (range, part) in self.enter_many(channel, payloads) {
+            let outcome = match part {
+                Ok(entered) => entered.outcome().await,
+                Err(refused) => {
+                    self.core.counters.not_sent.add(range.len() as u64);
+                    Err(Failure::not_sent(refused, None))
+                }
+            };
+            failures.extend(outcome.err().map(|f| (range, f.into_error(channel))));
+            tokio::task::consume_budget().await;
+        }
+        PublishManyError::of(total, failures)
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {

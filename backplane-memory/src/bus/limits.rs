@@ -118,7 +118,7 @@ impl MemoryBus {
     /// Breaks off the connections of nodes whose backlog has overflowed. Whoever has published calls it, without
     /// the lock.
     pub(super) fn break_off_overrun(&self) {
-        if !self.read().limits.overrun.load(Ordering::Relaxed) {
+        if !self.read().limits.is_overrun() {
             return;
         }
         let mut state = self.write();
@@ -137,6 +137,11 @@ impl MemoryBus {
 }
 
 impl Limits {
+    /// Whether connections are to be broken off.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.overrun.load(Ordering::Relaxed)
+    }
+
     /// Puts what arrives on the pile of a node that takes nothing, and says so; any other node gets it at once.
     pub(super) fn hold_back(
         &self,

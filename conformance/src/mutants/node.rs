@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use backplane_core::{
     Backplane, Capabilities, Channel, ConnectionState, Events, HealthError, NodeId, NodeOptions,
-    Prefix, PublishError, Pushed, StateWatch, Stats, Subscribe, SubscribeError, Subscription,
+    Prefix, PublishError, PublishManyError, Pushed, StateWatch, Stats, Subscribe, SubscribeError,
+    Subscription,
 };
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -30,6 +31,22 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         node.publish(channel, payload).await
+    }
+
+    /// One after the other, so that whatever is wrong with a publish is wrong with each of them.
+    async fn publish_many(
+        &self,
+        node: &Inner,
+        channel: &Channel,
+        payloads: Vec<Bytes>,
+    ) -> Result<(), PublishManyError> {
+        let total = payloads.len();
+        let mut failures = Vec::new();
+        for (at, payload) in payloads.into_iter().enumerate() {
+            let outcome = self.publish(node, channel, payload).await;
+            failures.extend(outcome.err().map(|error| (at..at + 1, error)));
+        }
+        PublishManyError::of(total, failures)
     }
 
     async fn subscribe(
@@ -173,6 +190,16 @@ impl Backplane for WrongNode {
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
         self.twist.publish(&self.inner, channel, payload).await
+    }
+
+    async fn publish_many(
+        &self,
+        channel: &Channel,
+        payloads: Vec<Bytes>,
+    ) -> Result<(), PublishManyError> {
+        self.twist
+            .publish_many(&self.inner, channel, payloads)
+            .await
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {

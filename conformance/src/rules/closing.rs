@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::{Fault, Start};
 use crate::rule::{Rule, rule};
+use crate::rules::storm::pause;
 use crate::trial::{Node, Trial, chain, channel, ensure, show, texts};
 use crate::verdict::{Outcome, broken};
 
@@ -175,8 +176,9 @@ async fn under_way(trial: &Trial, a: &Node, frozen: bool) -> Outcome {
                 Ok(()) => lock(&accepted).push(text),
                 Err(error) if error.kind() == PublishErrorKind::NotSent(NotSent::Closed) => break,
                 // It was under way when the node was closed.
-                Err(_) => yield_now().await,
+                Err(_) => {}
             }
+            pause(i).await;
         }
         Ok(())
     };
@@ -184,9 +186,10 @@ async fn under_way(trial: &Trial, a: &Node, frozen: bool) -> Outcome {
         loop {
             match node.subscribe(Subscribe::to([news.clone()])).await {
                 Err(error) if error.kind() == SubscribeErrorKind::Closed => break Ok(()),
-                Err(_) => yield_now().await,
+                Err(_) => {}
                 Ok(subscription) => drop(subscription),
             }
+            yield_now().await;
         }
     };
     let health = async {

@@ -13,7 +13,16 @@ use crate::verdict::{Outcome, broken};
 
 /// How many messages each publisher sends as fast as it can. More follow slowly: a backend that makes nobody wait
 /// must not fill the memory.
-const FAST: u32 = 100_000;
+const FAST: usize = 100_000;
+
+/// What a publisher does after its message of this number. One whose publish never waits must not keep from happening
+/// what is to end it.
+pub(super) async fn pause(number: usize) {
+    match number < FAST {
+        true => tokio::task::yield_now().await,
+        false => tokio::time::sleep(Duration::from_millis(1)).await,
+    }
+}
 
 /// What publishers were told of their messages.
 pub(super) type Told = Vec<(String, Result<(), PublishError>)>;
@@ -47,7 +56,7 @@ impl Storm {
             let (node, channel, name) = (Arc::clone(node), channel.clone(), name.to_owned());
             let (stop, told) = (Arc::clone(&stop), Arc::clone(&told));
             tokio::spawn(async move {
-                for i in 0.. {
+                for i in 0_usize.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
@@ -58,11 +67,7 @@ impl Storm {
                     if failed && after_failure == AfterFailure::Stop {
                         break;
                     }
-                    // A publish that never waits must not keep from happening what is to break it.
-                    match i < FAST {
-                        true => tokio::task::yield_now().await,
-                        false => tokio::time::sleep(Duration::from_millis(1)).await,
-                    }
+                    pause(i).await;
                 }
             })
         };

@@ -1,0 +1,377 @@
+//! Publishing: one lane per channel, in which messages queue, are numbered, and leave in frames.
+//!
+//! The caller that finds its lane idle flushes its message by itself: no task, no timer. As soon as another
+//! caller queues behind it, or it goes away, a task takes the flush over and goes on until the queue is
+//! empty: all that queued while one frame was in flight leaves in the next. So order is kept (rules O1 and
+//! O2), numbers and broker order agree, every caller gets the outcome of its own message, and no caller
+//! depends on another one being polled.
+//!
+//! One frame of a lane is in flight at a time. With a second one, a frame that the broker refuses would leave a hole in
+//! the numbers behind which the next one is already on its way, and subscribers would be told of a loss that is none.
+
+mod flight;
+mod flush;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use self::flight::{Flight, Parked};
+use self::flush::Numbered;
+use crate::driver::{BrokerChannel, Link};
+use crate::engine::core::{Core, Pending};
+use crate::engine::outcome::{Failure, Outcome};
+use crate::error::NotSent;
+use crate::name::{Channel, Prefix};
+
+/// How many lanes a node keeps before it lets go of the idle ones.
+const MAX_LANES: usize = 65_536;
+
+/// The numbers of one incarnation of a lane; a later one starts above them.
+pub(crate) const EPOCH_BITS: u32 = 40;
+
+/// How much may leave in one frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The lanes of a node.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    by_channel: RwLock<HashMap<Channel, Arc<Lane>>>,
+    /// How often idle lanes were let go of.
+    epoch: AtomicU64,
+}
+
+/// The publishes of this node to one channel.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    name: BrokerChannel,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// The number of the next message.
+    next: u64,
+    /// Whether a frame of this numbering may have been seen by anybody.
+    started: bool,
+    /// Whether a flush is under way.
+    busy: bool,
+    /// Counts the callers that found the lane idle.
+    turn: u64,
+    /// The flush under way, while it is its caller who polls it and not a task.
+    parked: Option<Parked>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// Messages whose caller waits. They leave in one frame.
+#[derive(Debug)]
+struct Waiting {
+    payloads: Payloads,
+    since: Instant,
+    answer: oneshot::Sender<Outcome>,
+    /// Counts until the messages are done with, whether or not their caller is still there.
+    _pending: Pending,
+}
+
+/// The payloads of at least one message.
+#[derive(Debug)]
+pub(crate) enum Payloads {
+    One(Bytes),
+    Many(Vec<Bytes>),
+}
+
+/// How far messages have come when they have entered their lane.
+pub(crate) enum Entered<L: Link> {
+    /// They are done with.
+    Done(Outcome),
+    /// They are on their way.
+    Leads(Flight<L>),
+    /// They wait for their turn.
+    Follows(oneshot::Receiver<Outcome>),
+}
+
+impl Lanes {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_channel: RwLock::default(),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// The lane of a channel.
+    pub(crate) fn get(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane> {
+        let lanes = self
+            .by_channel
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(channel) {
+            return Arc::clone(lane);
+        }
+        drop(lanes);
+        let mut lanes = self
+            .by_channel
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() >= MAX_LANES && !lanes.contains_key(channel) {
+            self.epoch.fetch_add(1, Ordering::Relaxed);
+            // Whoever uses a lane holds it, and can only get it under the lock that is held here.
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
+        }
+        let lane = lanes.entry(channel.clone()).or_insert_with(|| {
+            let next = self.epoch.load(Ordering::Relaxed) << EPOCH_BITS;
+            let queue = Queue {
+                next,
+                started: false,
+                busy: false,
+                turn: 0,
+                parked: None,
+                waiting: VecDeque::new(),
+            };
+            let name = BrokerChannel::new(prefix, channel);
+            Arc::new(Lane {
+                name,
+                queue: Mutex::new(queue),
+            })
+        });
+        Arc::clone(lane)
+    }
+}
+
+impl<L: Link> Entered<L> {
+    /// What became of the messages.
+    pub(crate) async fn outcome(self) -> Outcome {
+        match self {
+            Self::Done(outcome) => outcome,
+            Self::Leads(flight) => flight.await,
+            Self::Follows(told) => told.await.unwrap_or_else(|_| Err(Failure::abandoned())),
+        }
+    }
+}
+
+/// Takes the lane if it is idle, or queues. What enters first leaves first, whether or not its outcome is awaited.
+pub(crate) fn enter<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane>,
+    payloads: Payloads,
+    pending: Pending,
+) -> Entered<L> {
+    let mut queue = lane.lock();
+    if !queue.busy {
+        queue.busy = true;
+        queue.turn += 1;
+        let turn = queue.turn;
+        drop(queue);
+        return lead(core, lane, turn, payloads, pending);
+    }
+    let (answer, told) = oneshot::channel();
+    queue.waiting.push_back(Waiting {
+        payloads,
+        since: Instant::now(),
+        answer,
+        _pending: pending,
+    });
+    let parked = queue.parked.take();
+    drop(queue);
+    if let Some(parked) = parked {
+        spawn(core, Arc::clone(lane), Some(parked));
+    }
+    Entered::Follows(told)
+}
+
+/// Sends at once what needs no waiting.
+fn lead<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane>,
+    turn: u64,
+    payloads: Payloads,
+    pending: Pending,
+) -> Entered<L> {
+    let mut ending = Ending {
+        core,
+        lane,
+        is_mine: true,
+    };
+    match Numbered::next(core, lane, payloads).send_now(core) {
+        Ok(outcome) => Entered::Done(outcome),
+        Err(frame) => {
+            ending.is_mine = false;
+            Entered::Leads(Flight::new(core, lane, turn, frame, pending))
+        }
+    }
+}
+
+/// The duty to let the next ones go on, also after a panic.
+struct Ending<'a, L: Link> {
+    core: &'a Arc<Core<L>>,
+    lane: &'a Arc<Lane>,
+    is_mine: bool,
+}
+
+impl<L: Link> Drop for Ending<'_, L> {
+    fn drop(&mut self) {
+        if self.is_mine {
+            go_on(self.core, self.lane);
+        }
+    }
+}
+
+/// A flush has ended: what has queued meanwhile is next.
+fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
+    let mut queue = lane.lock();
+    if queue.waiting.is_empty() {
+        queue.busy = false;
+        return;
+    }
+    drop(queue);
+    spawn(core, Arc::clone(lane), None);
+}
+
+/// Lets a task finish a flush, and send all that waits.
+fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, parked: Option<Parked>) {
+    let lead = Lead {
+        lane,
+        released: false,
+    };
+    let drive = drive(Arc::clone(core), lead, parked);
+    core.tasks.spawn_on(drive, &core.runtime);
+}
+
+async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parked>) {
+    let lane = Arc::clone(&lead.lane);
+    if let Some(Parked { flush, outcome, .. }) = parked {
+        let _ = outcome.send(flush.await);
+    }
+    loop {
+        let serves = core
+            .attached()
+            .is_some_and(|attached| !attached.fate.is_ended());
+        // Without a link all of them are told so; with one, none waits for ever.
+        let patience = serves.then_some(core.options.publish_timeout);
+        let (mut batch, late) = {
+            let mut queue = lane.lock();
+            let taken = queue.take(core.limits, patience);
+            if taken.0.is_empty() && taken.1.is_empty() {
+                queue.busy = false;
+                lead.released = true;
+                break;
+            }
+            taken
+        };
+        for waiting in late {
+            core.counters.not_sent.add(waiting.payloads.len() as u64);
+            let overloaded = Failure::not_sent(NotSent::Overloaded, None);
+            let _ = waiting.answer.send(Err(overloaded));
+        }
+        let Some(payloads) = Payloads::of(&mut batch) else {
+            continue;
+        };
+        let outcome = Numbered::next(&core, &lane, payloads).send(&core).await;
+        for waiting in batch {
+            let _ = waiting.answer.send(outcome.clone());
+        }
+    }
+}
+
+/// The duty to go on with a lane. Dropped before its end, by a panic or with the runtime, it frees the lane
+/// and answers those that wait, which were certainly not sent.
+struct Lead {
+    lane: Arc<Lane>,
+    /// Whether the lane is free already, and perhaps somebody else's.
+    released: bool,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let waiting = {
+            let mut queue = self.lane.lock();
+            queue.busy = false;
+            std::mem::take(&mut queue.waiting)
+        };
+        for waiting in waiting {
+            let unavailable = Failure::not_sent(NotSent::Unavailable, None);
+            let _ = waiting.answer.send(Err(unavailable));
+        }
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// The messages of the next frame, without those whose caller has gone; and those that have waited
+    /// longer than their patience.
+    fn take(&mut self, limits: Limits, patience: Option<Duration>) -> (Vec<Waiting>, Vec<Waiting>) {
+        let (mut taken, mut late) = (Vec::new(), Vec::new());
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some(next) = self.waiting.front() {
+            if next.answer.is_closed() {
+                self.waiting.pop_front();
+                continue;
+            }
+            if patience.is_some_and(|patience| next.since.elapsed() > patience) {
+                late.extend(self.waiting.pop_front());
+                continue;
+            }
+            messages += next.payloads.len();
+            bytes += next.payloads.bytes();
+            let full = messages > limits.messages || bytes > limits.bytes;
+            if full && !taken.is_empty() {
+                break;
+            }
+            taken.extend(self.waiting.pop_front());
+        }
+        (taken, late)
+    }
+}
+
+impl Payloads {
+    /// Takes those of a batch; `None` when there is none.
+    fn of(batch: &mut [Waiting]) -> Option<Self> {
+        let take = |waiting: &mut Waiting| {
+            std::mem::replace(&mut waiting.payloads, Self::Many(Vec::new()))
+        };
+        match batch {
+            [] => None,
+            [only] => Some(take(only)),
+            batch => {
+                let mut all = Vec::with_capacity(batch.iter().map(|w| w.payloads.len()).sum());
+                for waiting in batch {
+                    match take(waiting) {
+                        Self::One(payload) => all.push(payload),
+                        Self::Many(payloads) => all.extend(payloads),
+                    }
+                }
+                Some(Self::Many(all))
+            }
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(payloads) => payloads.len(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(payload) => payload.len(),
+            Self::Many(payloads) => payloads.iter().map(Bytes::len).sum(),
+        }
+    }
+}
