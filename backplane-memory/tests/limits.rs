@@ -173,7 +173,7 @@ async fn an_answer_counts_as_a_message_and_is_lost_with_the_connection() {
 
 #[tokio::test]
 async fn answers_that_wait_end_with_the_connection_by_whatever_switch() {
-    let switches: [(&str, fn(&MemoryBus, &Node<Tapped>)); 7] = [
+    let switches: [(&str, Switch); 7] = [
         ("cut", |bus, node| assert_eq!(bus.cut(node.node_id()), 1)),
         ("cut_all", |bus, _| assert_eq!(bus.cut_all(), 1)),
         ("refuse", |bus, node| {
@@ -235,6 +235,9 @@ async fn a_node_that_takes_nothing_already_keeps_what_waits_for_it() {
     }
     assert_eq!(b.state(), ConnectionState::Connected { generation: 1 });
 }
+
+/// What ends the connections of a node.
+type Switch = fn(&MemoryBus, &Node<Tapped>);
 
 /// A driver that lets others use its latest link.
 #[derive(Clone, Debug)]

@@ -268,14 +268,15 @@ mod tests {
         let mut reader = node.subscribe(request).await.unwrap();
         bus.overrun(node.node_id(), 0);
         // As a publish does it, up to where it would break the connections off.
-        let state = bus.read();
-        let (link, to) = state.links.iter().next().unwrap();
-        assert!(
-            state
-                .limits
-                .hold_back(*link, to, || unreachable!("there is no room"))
-        );
-        drop(state);
+        {
+            let state = bus.read();
+            let (link, to) = state.links.iter().next().unwrap();
+            assert!(
+                state
+                    .limits
+                    .hold_back(*link, to, || unreachable!("there is no room"))
+            );
+        }
         bus.relieve(node.node_id());
         bus.break_off_overrun();
         let mut watch = node.watch();
