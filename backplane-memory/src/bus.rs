@@ -12,7 +12,7 @@ use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOpt
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use self::limits::{Arriving, Limits};
+use self::limits::{Answer, Arriving, Limits};
 use crate::driver::MemoryDriver;
 use crate::lag::Lag;
 use crate::trap::{Moment, Trap, Traps};
@@ -39,7 +39,7 @@ const MAX_HELD: usize = 65_536;
 /// | [`refuse_publishes`](Self::refuse_publishes), [`accept_publishes`](Self::accept_publishes) | publishes are refused, connections and subscriptions stay |
 /// | [`fill`](Self::fill), [`make_room`](Self::make_room) | open connections go on, new ones are refused |
 /// | [`revoke`](Self::revoke), [`grant`](Self::grant) | every connection breaks, new ones are refused as not authorized |
-/// | [`overrun`](Self::overrun), [`relieve`](Self::relieve) | what is delivered to one node piles up, until its connections are broken off |
+/// | [`overrun`](Self::overrun), [`relieve`](Self::relieve) | what is delivered to one node piles up, and answers behind it, until its connections are broken off |
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBus(Arc<Bus>);
 
@@ -60,7 +60,7 @@ struct State {
     /// How often the bus was started.
     starts: u64,
     /// Connections that are never answered, with what they asked for.
-    ignored: HashMap<u64, Vec<oneshot::Sender<Result<(), LinkError>>>>,
+    ignored: HashMap<u64, Vec<Answer>>,
     published: AtomicU64,
     subscribes: u64,
     /// Nodes that may not connect.
@@ -82,7 +82,7 @@ struct Topic(Mutex<Vec<(u64, Inbound)>>);
 #[derive(Debug)]
 struct Held {
     request: Request,
-    done: oneshot::Sender<Result<(), LinkError>>,
+    done: Answer,
 }
 
 /// What links ask of the bus.
@@ -143,6 +143,7 @@ impl MemoryBus {
         state.held.clear();
         state.topics.clear();
         state.ignored.clear();
+        state.limits.forget_all();
         let links = std::mem::take(&mut state.links);
         drop(state);
         for inbound in links.into_values() {
@@ -256,7 +257,9 @@ impl MemoryBus {
         let mut state = self.write();
         state.frozen = false;
         while let Some(Held { request, done }) = state.held.pop_front() {
-            let _ = done.send(state.perform(request));
+            if let Some((done, result)) = state.serve(request, done) {
+                let _ = done.send(result);
+            }
         }
         drop(state);
         self.break_off_overrun();
@@ -322,8 +325,8 @@ impl MemoryBus {
         };
         let members = topic.members();
         for (link, inbound) in members.iter() {
-            let waiting = || Arriving::Bytes(bytes.clone());
-            if !state.limits.hold_back(*link, inbound, name, waiting) {
+            let waiting = || Arriving::Bytes(name.clone(), bytes.clone());
+            if !state.limits.hold_back(*link, inbound, waiting) {
                 inbound.deliver_bytes(name.as_bytes(), bytes);
             }
         }
@@ -377,6 +380,7 @@ impl MemoryBus {
         state.ignored.remove(&link);
         state.links.remove(&link);
         state.topics.retain(|_, topic| topic.leave(link));
+        state.limits.forget(link);
     }
 
     /// Publishes without waiting, or a copy of the frame; `None` when something stands in the way.
@@ -430,10 +434,10 @@ impl MemoryBus {
                 Request::Unsubscribe(..) | Request::Ping(_) => None,
             };
             let Some(moment) = sprung else {
-                let performed = state.perform(request);
+                let served = state.serve(request, done);
                 drop(state);
                 self.break_off_overrun();
-                return Reply::Now(performed);
+                return served.map_or(Reply::Later(later), |(_, result)| Reply::Now(result));
             };
             // What the bus has done it cannot take back: the node never hears of it.
             let reply = match moment {
@@ -485,8 +489,8 @@ impl State {
         }
         if let Some(topic) = self.topics.get(channel) {
             for (link, inbound) in topic.members().iter() {
-                let waiting = || Arriving::Frame(frame.clone());
-                if !self.limits.hold_back(*link, inbound, channel, waiting) {
+                let waiting = || Arriving::Frame(channel.clone(), frame.clone());
+                if !self.limits.hold_back(*link, inbound, waiting) {
                     inbound.deliver(channel.as_bytes(), frame);
                 }
             }
@@ -506,8 +510,27 @@ impl State {
         for id in taken {
             inbounds.extend(self.links.remove(&id));
             self.topics.retain(|_, topic| topic.leave(id));
+            self.limits.forget(id);
         }
         inbounds
+    }
+
+    /// Does a request, and gives its answer back if it is due now: on a link whose node takes nothing it waits behind
+    /// what is delivered there. Publishes are answered apart from deliveries.
+    fn serve(&mut self, request: Request, done: Answer) -> Option<(Answer, Result<(), LinkError>)> {
+        let link = match &request {
+            Request::Publish(..) => None,
+            Request::Subscribe(link, _) | Request::Unsubscribe(link, _) | Request::Ping(link) => {
+                Some(*link)
+            }
+        };
+        let result = self.perform(request);
+        let receiving = link.and_then(|link| Some((link, self.links.get(&link)?)));
+        let due = match receiving {
+            Some((link, to)) if result.is_ok() => self.limits.hold_back_answer(link, to, done),
+            _ => Some(done),
+        };
+        due.map(|done| (done, result))
     }
 
     fn perform(&mut self, request: Request) -> Result<(), LinkError> {

@@ -397,8 +397,10 @@ fn what_is_not_redis_is_told_from_what_does_not_answer() {
     let output = on_url(&url(loading));
     assert_refused(&output, &[&loading.to_string(), "LOADING Redis is loading"]);
 
-    // What is said depends on whether TLS was built in.
-    assert_refused(&on_url("rediss://:s3cr3t@127.0.0.1:1"), &["error: "]);
+    for scheme in ["rediss", "valkeys"] {
+        let url = format!("{scheme}://:s3cr3t@127.0.0.1:1");
+        assert_refused(&on_url(&url), &["error: ", "TLS"]);
+    }
     let nowhere = on_url("redis://:s3cr3t@no-such-host.invalid:6379");
     assert_refused(&nowhere, &["no-such-host.invalid"]);
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use backplane_core::NodeId;
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::{MemoryBus, lost};
 
@@ -23,7 +24,7 @@ pub(super) struct Limits {
 }
 
 /// What waits for a node that takes nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Backlog {
     limit: usize,
     waiting: Vec<Waiting>,
@@ -34,15 +35,19 @@ struct Backlog {
 struct Waiting {
     /// Who it is for; it is lost with that connection.
     link: u64,
-    channel: BrokerChannel,
     what: Arriving,
 }
 
-/// What the bus delivers.
+/// Where the outcome of a request goes.
+pub(super) type Answer = oneshot::Sender<Result<(), LinkError>>;
+
+/// What the bus sends to a node that subscribes.
 #[derive(Debug)]
 pub(super) enum Arriving {
-    Frame(Frame),
-    Bytes(Bytes),
+    Frame(BrokerChannel, Frame),
+    Bytes(BrokerChannel, Bytes),
+    /// Of a request that was done.
+    Answer(Answer),
 }
 
 impl MemoryBus {
@@ -82,20 +87,24 @@ impl MemoryBus {
     /// One more, and the bus breaks its connections off: what waits is lost, and the node may connect again
     /// at once. [`relieve`](Self::relieve) ends it before that.
     ///
-    /// Says how many connections the node has.
+    /// Answers arrive on the connection that messages are delivered on, and in one order with them: the bus does a
+    /// subscribe, an unsubscribe or a ping of that node at once, and the answer waits behind the messages from before,
+    /// and before those from after it. It counts as a message. When the connection breaks, by whatever switch, the
+    /// answers that wait on it fail with the messages. A publish is answered at once, as by a broker that a node has a
+    /// second connection to for that.
+    ///
+    /// Says how many connections the node has. For a node that takes nothing already, only the limit changes.
     pub fn overrun(&self, node: NodeId, limit: usize) -> usize {
         let mut state = self.write();
-        let backlog = Backlog {
-            limit,
-            waiting: Vec::new(),
-            overrun: false,
-        };
-        state.limits.stalled.insert(node, Mutex::new(backlog));
+        let backlog = state.limits.stalled.entry(node).or_default();
+        let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
+        backlog.limit = limit;
         let links = state.links.values();
         links.filter(|link| link.node_id() == node).count()
     }
 
-    /// Ends [`overrun`](Self::overrun) for this node: it takes all that waits for it.
+    /// Ends [`overrun`](Self::overrun) for this node: it takes all that waits for it, in order. If there was too much
+    /// already, its connections are broken off.
     pub fn relieve(&self, node: NodeId) {
         // Under the lock: what is published next must not overtake it.
         let mut state = self.write();
@@ -103,14 +112,15 @@ impl MemoryBus {
             return;
         };
         let backlog = backlog.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for Waiting {
-            link,
-            channel,
-            what,
-        } in backlog.waiting
-        {
+        if backlog.overrun {
+            let broken = state.take_links(|of| of == node);
+            drop(state);
+            break_off(broken);
+            return;
+        }
+        for Waiting { link, what } in backlog.waiting {
             if let Some(inbound) = state.links.get(&link) {
-                what.deliver(inbound, &channel);
+                what.deliver(inbound);
             }
         }
     }
@@ -130,9 +140,7 @@ impl MemoryBus {
         state.limits.stalled = stalled;
         let broken = state.take_links(|of| overrun.contains_key(&of));
         drop(state);
-        for inbound in broken {
-            inbound.lost(lost("too much waited for this node"));
-        }
+        break_off(broken);
     }
 }
 
@@ -147,27 +155,60 @@ impl Limits {
         &self,
         link: u64,
         to: &Inbound,
-        channel: &BrokerChannel,
         what: impl FnOnce() -> Arriving,
     ) -> bool {
-        if self.stalled.is_empty() {
-            return false;
-        }
-        let Some(backlog) = self.stalled.get(&to.node_id()) else {
+        let Some(mut backlog) = self.backlog(to) else {
             return false;
         };
-        let mut backlog = lock(backlog);
+        self.pile(&mut backlog, link, what);
+        true
+    }
+
+    /// Likewise an answer, which is given back if the node gets it at once.
+    pub(super) fn hold_back_answer(
+        &self,
+        link: u64,
+        to: &Inbound,
+        answer: Answer,
+    ) -> Option<Answer> {
+        let Some(mut backlog) = self.backlog(to) else {
+            return Some(answer);
+        };
+        self.pile(&mut backlog, link, || Arriving::Answer(answer));
+        None
+    }
+
+    /// Lets go of what waits on a connection that has ended.
+    pub(super) fn forget(&mut self, link: u64) {
+        for backlog in self.stalled.values_mut() {
+            let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
+            backlog.waiting.retain(|waiting| waiting.link != link);
+        }
+    }
+
+    /// Lets go of all that waits; every connection has ended.
+    pub(super) fn forget_all(&mut self) {
+        for backlog in self.stalled.values_mut() {
+            let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
+            backlog.waiting.clear();
+        }
+    }
+
+    fn backlog(&self, of: &Inbound) -> Option<MutexGuard<'_, Backlog>> {
+        if self.stalled.is_empty() {
+            return None;
+        }
+        self.stalled.get(&of.node_id()).map(lock)
+    }
+
+    fn pile(&self, backlog: &mut Backlog, link: u64, what: impl FnOnce() -> Arriving) {
         if backlog.waiting.len() < backlog.limit {
-            backlog.waiting.push(Waiting {
-                link,
-                channel: channel.clone(),
-                what: what(),
-            });
+            let what = what();
+            backlog.waiting.push(Waiting { link, what });
         } else {
             backlog.overrun = true;
             self.overrun.store(true, Ordering::Relaxed);
         }
-        true
     }
 
     /// Whether another connection may be made.
@@ -194,14 +235,58 @@ impl Limits {
 }
 
 impl Arriving {
-    fn deliver(&self, to: &Inbound, channel: &BrokerChannel) {
+    fn deliver(self, to: &Inbound) {
         match self {
-            Self::Frame(frame) => to.deliver(channel.as_bytes(), frame),
-            Self::Bytes(bytes) => to.deliver_bytes(channel.as_bytes(), bytes),
+            Self::Frame(channel, frame) => to.deliver(channel.as_bytes(), &frame),
+            Self::Bytes(channel, bytes) => to.deliver_bytes(channel.as_bytes(), &bytes),
+            // Whoever asked may have given up.
+            Self::Answer(answer) => drop(answer.send(Ok(()))),
         }
+    }
+}
+
+fn break_off(links: Vec<Inbound>) {
+    for inbound in links {
+        inbound.lost(lost("too much waited for this node"));
     }
 }
 
 fn lock(backlog: &Mutex<Backlog>) -> MutexGuard<'_, Backlog> {
     backlog.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use backplane_core::{
+        Backplane as _, Channel, ConnectionState, Delivery, NodeOptions, Prefix, Subscribe,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_relieved_in_the_moment_of_its_overflow_is_not_lost_in_silence() {
+        let bus = MemoryBus::new();
+        let prefix = Prefix::new("t").unwrap();
+        let node = bus.connect(NodeOptions::new(prefix.clone())).await.unwrap();
+        let news = Channel::new("news").unwrap();
+        let request = Subscribe::to([news.clone()]);
+        let mut reader = node.subscribe(request).await.unwrap();
+        bus.overrun(node.node_id(), 0);
+        // As a publish does it, up to where it would break the connections off.
+        {
+            let state = bus.read();
+            let (link, to) = state.links.iter().next().unwrap();
+            assert!(
+                state
+                    .limits
+                    .hold_back(*link, to, || unreachable!("there is no room"))
+            );
+        }
+        bus.relieve(node.node_id());
+        bus.break_off_overrun();
+        let mut watch = node.watch();
+        let again = watch.wait_for(|state| *state == ConnectionState::Connected { generation: 2 });
+        again.await.unwrap();
+        assert!(matches!(reader.recv().await, Some(Delivery::Gap(_))));
+    }
 }

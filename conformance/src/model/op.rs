@@ -350,6 +350,15 @@ impl FaultKind {
         matches!(self, Self::Mute)
     }
 
+    /// Whether nodes cannot notice one of two faults, which they must, while the other is in force. While a broker
+    /// refuses messages it is alive as long as it answers (rule L10), so that nobody asks whether it delivers (rule L7).
+    pub(crate) const fn is_blind_with(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Mute, Self::OutOfMemory) | (Self::OutOfMemory, Self::Mute)
+        )
+    }
+
     /// Whether nodes lose their connections by it, or give them up.
     pub(crate) const fn is_noticed(self) -> bool {
         matches!(

@@ -1,5 +1,8 @@
 //! The reference state machine: which operations make sense now, and how often each is chosen.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -70,12 +73,7 @@ impl<K: Kinds> ReferenceStateMachine for Reference<K> {
     }
 }
 
-/// The kinds of faults that a harness can make, and the model understands.
-///
-/// Without [`FaultKind::Overrun`]: the memory bus answers a subscribe of an overrun node while deliveries from before
-/// it still wait, which no broker does that answers on the connection that it delivers on. And without
-/// [`FaultKind::OutOfMemory`]: while a broker refuses messages the heartbeat is a ping, so a mute of the same time is
-/// not found out (rules L7 and L10).
+/// The kinds of faults that a harness can make.
 #[must_use]
 pub fn supported(harness: &dyn Harness) -> Vec<FaultKind> {
     let Some(faults) = harness.faults() else {
@@ -84,7 +82,6 @@ pub fn supported(harness: &dyn Harness) -> Vec<FaultKind> {
     let nobody = backplane_core::NodeId::from_u64(0);
     FaultKind::ALL
         .into_iter()
-        .filter(|kind| !matches!(kind, FaultKind::Overrun | FaultKind::OutOfMemory))
         .filter(|kind| faults.supports(kind.about(nobody)).is_ok())
         .collect()
 }
@@ -142,9 +139,15 @@ impl State {
             | Op::Pause { subscription: at }
             | Op::Resume { subscription: at } => subscription(at),
             Op::Break { faults, .. } => {
-                self.may_break() && !faults.is_empty() && faults.iter().all(fault)
+                let kinds: Vec<FaultKind> = faults.iter().map(|of| of.kind).collect();
+                self.may_break()
+                    && !faults.is_empty()
+                    && faults.iter().all(fault)
+                    && self.can_be_noticed(&kinds)
             }
-            Op::Flap { fault: of, .. } => self.may_break() && fault(of),
+            Op::Flap { fault: of, .. } => {
+                self.may_break() && fault(of) && self.can_be_noticed(&[of.kind])
+            }
             Op::Storm { .. } | Op::Heal { .. } | Op::Checkpoint => true,
         }
     }
@@ -207,6 +210,14 @@ impl State {
         !self.kinds.is_empty() && self.faults.len() < 2 && !total
     }
 
+    /// Whether, with these faults besides those in force, no fault keeps the nodes from noticing another one that they
+    /// must notice.
+    fn can_be_noticed(&self, new: &[FaultKind]) -> bool {
+        let all = || self.faults.iter().chain(new);
+        new.iter()
+            .all(|one| !all().any(|other| one.is_blind_with(*other)))
+    }
+
     fn ops(&self) -> BoxedStrategy<Op> {
         let places = |taken: &dyn Fn(usize) -> bool, of: usize| -> Vec<usize> {
             (0..of).filter(|at| taken(*at)).collect()
@@ -246,8 +257,10 @@ impl State {
             ops.push((3, resume.boxed()));
         }
         ops.push((16, publish(nodes.clone())));
-        if !self.is_calm() && self.may_break() {
-            ops.push((10, breaks(&self.kinds, nodes)));
+        let kinds = self.kinds.iter().copied();
+        let kinds: Vec<FaultKind> = kinds.filter(|kind| self.can_be_noticed(&[*kind])).collect();
+        if !self.is_calm() && self.may_break() && !kinds.is_empty() {
+            ops.push((10, breaks(kinds, nodes)));
         }
         if !self.faults.is_empty() {
             let total = self.faults.iter().any(|kind| kind.is_total());
@@ -362,13 +375,13 @@ fn publish(nodes: Vec<usize>) -> BoxedStrategy<Op> {
     .boxed()
 }
 
-fn breaks(kinds: &Arc<[FaultKind]>, nodes: Vec<usize>) -> BoxedStrategy<Op> {
-    let fault =
-        (select(kinds.to_vec()), select(nodes)).prop_map(|(kind, node)| Break { kind, node });
+fn breaks(kinds: Vec<FaultKind>, nodes: Vec<usize>) -> BoxedStrategy<Op> {
+    let fault = (select(kinds), select(nodes)).prop_map(|(kind, node)| Break { kind, node });
     let one = fault.clone().prop_map(|fault| vec![fault]);
     // What is total, or there already, hides the other.
     let two = (fault.clone(), fault.clone()).prop_map(|(first, second)| {
-        match first.kind.is_total() || first.kind == second.kind {
+        let hidden = first.kind.is_total() || first.kind == second.kind;
+        match hidden || first.kind.is_blind_with(second.kind) {
             true => vec![first],
             false => vec![first, second],
         }

@@ -59,10 +59,12 @@ struct Names {
 }
 
 impl Names {
-    /// They are such that they meet where prefix and channel are put together without care.
+    /// They are such that they meet where prefix and channel are put together without care: as they are, the third
+    /// channel of the first prefix is the first of the second; joined by a delimiter that nobody escapes, the second of
+    /// the first prefix is. Taken for a pattern, the first channel fits the others.
     fn new(tag: &str) -> Self {
         let prefix = |name: String| Prefix::new(name).unwrap_or_else(|_| Prefix::unprefixed());
-        let channels = ["a:b", "b", "a*"];
+        let channels = ["*b", "a:*b", ":a*b"];
         Self {
             prefixes: vec![prefix(tag.to_owned()), prefix(format!("{tag}:a"))],
             channels: channels
@@ -453,4 +455,53 @@ impl Node {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::op::TOPICS;
+
+    /// Of each pair of a channel of the first prefix and one of the second, whether they meet when put together like this.
+    fn meet(join: fn(&str, &str) -> String) -> Vec<(usize, usize)> {
+        let names = Names::new("tag");
+        let [first, second] = &names.prefixes[..] else {
+            panic!("there are two prefixes: {names:?}");
+        };
+        let all = 0..names.channels.len();
+        let pairs = all.clone().flat_map(|a| all.clone().map(move |b| (a, b)));
+        let joined =
+            |prefix: &Prefix, at: usize| join(prefix.as_str(), names.channels[at].as_str());
+        pairs
+            .filter(|(a, b)| joined(first, *a) == joined(second, *b))
+            .collect()
+    }
+
+    #[test]
+    fn the_names_meet_where_they_are_joined_without_a_delimiter() {
+        assert_eq!(
+            meet(|prefix, channel| format!("{prefix}{channel}")),
+            [(2, 0)]
+        );
+    }
+
+    #[test]
+    fn other_names_meet_where_the_delimiter_is_not_escaped() {
+        assert_eq!(
+            meet(|prefix, channel| format!("{prefix}:{channel}")),
+            [(1, 0)]
+        );
+    }
+
+    #[test]
+    fn a_name_is_a_pattern_that_fits_the_others() {
+        let names = Names::new("tag");
+        let [pattern, others @ ..] = &names.channels[..] else {
+            panic!("there are channels: {names:?}");
+        };
+        assert_eq!(others.len() + 1, usize::from(TOPICS));
+        let end = pattern.as_str().trim_start_matches('*');
+        assert!(!end.contains('*') && pattern.as_str().starts_with('*'));
+        assert!(others.iter().all(|other| other.as_str().ends_with(end)));
+    }
 }

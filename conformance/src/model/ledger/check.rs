@@ -134,10 +134,6 @@ impl<'a> Check<'a> {
         if publisher.prefix != self.stream.prefix {
             return unexpected("is of another prefix".to_owned());
         }
-        if publisher.node != arrival.sender {
-            let sender = arrival.sender;
-            return unexpected(format!("is said to be of node {sender}, which it is not"));
-        }
         let Some(topic) = arrival.topic else {
             return unexpected("came with a channel that does not exist".to_owned());
         };
@@ -159,6 +155,10 @@ impl<'a> Check<'a> {
                 "was published to channel {} and came as of channel {topic}",
                 sent.topic
             ));
+        }
+        if publisher.node != arrival.sender {
+            let sender = arrival.sender;
+            return unexpected(format!("is said to be of node {sender}, which it is not"));
         }
         if sent.fate == Fate::NotSent {
             return unexpected("was reported as not sent, and was delivered".to_owned());
