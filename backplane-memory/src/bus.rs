@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use ahash::RandomState;
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
 use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOptions, Prefix};
 use bytes::Bytes;
@@ -67,8 +68,8 @@ struct State {
     refused: Vec<NodeId>,
     limits: Limits,
     last_link: u64,
-    links: HashMap<u64, Inbound>,
-    topics: HashMap<BrokerChannel, Topic>,
+    links: HashMap<u64, Inbound, RandomState>,
+    topics: HashMap<BrokerChannel, Topic, RandomState>,
     /// What reached the frozen bus, in order.
     held: VecDeque<Held>,
 }

@@ -1,8 +1,9 @@
 //! What the parts of one engine share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ pub(crate) struct Core<L> {
     pub(crate) closing: CancellationToken,
     load: Arc<Load>,
     closed: AtomicBool,
-    attached: RwLock<Option<Arc<Attached<L>>>>,
+    attached: ArcSwapOption<Attached<L>>,
 }
 
 /// The link that is in force.
@@ -44,12 +45,20 @@ pub(crate) struct Attached<L> {
 
 /// The publishes that are not done yet.
 #[derive(Debug, Default)]
-struct Load {
+pub(crate) struct Load {
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 /// Publishes that count against the limits while this lives.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    load: &'a Arc<Load>,
+    messages: usize,
+    bytes: usize,
+}
+
+/// The same, for those that outlive their call.
 #[derive(Debug)]
 pub(crate) struct Pending {
     load: Arc<Load>,
@@ -83,23 +92,22 @@ impl<L> Core<L> {
             closing: CancellationToken::new(),
             load: Arc::default(),
             closed: AtomicBool::new(false),
-            attached: RwLock::new(None),
+            attached: ArcSwapOption::empty(),
         }
     }
 
     /// The link that is in force now.
     pub(crate) fn attached(&self) -> Option<Arc<Attached<L>>> {
-        self.attached
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.attached.load_full()
+    }
+
+    /// Likewise, for a look that takes no waiting.
+    pub(crate) fn attached_now(&self) -> Guard<Option<Arc<Attached<L>>>> {
+        self.attached.load()
     }
 
     pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
-        *self
-            .attached
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = attached;
+        self.attached.store(attached);
     }
 
     /// Why nothing is sent while no link is in force.
@@ -122,19 +130,19 @@ impl<L> Core<L> {
     }
 
     /// Room for one more publish of this size, if there is any. A single one of any size always has.
-    pub(crate) fn pend(&self, bytes: usize) -> Option<Pending> {
-        self.pend_all(1, bytes)
+    pub(crate) fn room(&self, bytes: usize) -> Option<Room<'_>> {
+        self.room_for_all(1, bytes)
     }
 
-    /// Room for so many of these, from the first one on, as there is.
-    pub(crate) fn pend_many(&self, payloads: &[Bytes]) -> Option<(usize, Pending)> {
+    /// Room for as many of these as there is, from the first one on.
+    pub(crate) fn room_for_some(&self, payloads: &[Bytes]) -> Option<Room<'_>> {
         let bytes = payloads.iter().map(Bytes::len).sum();
-        if let Some(all) = self.pend_all(payloads.len(), bytes) {
-            return Some((payloads.len(), all));
+        if let Some(all) = self.room_for_all(payloads.len(), bytes) {
+            return Some(all);
         }
-        let mut some: Option<Pending> = None;
+        let mut some: Option<Room<'_>> = None;
         for payload in payloads {
-            let Some(one) = self.pend(payload.len()) else {
+            let Some(one) = self.room(payload.len()) else {
                 break;
             };
             match &mut some {
@@ -142,36 +150,59 @@ impl<L> Core<L> {
                 none => *none = Some(one),
             }
         }
-        some.map(|some| (some.messages, some))
+        some
     }
 
-    fn pend_all(&self, count: usize, bytes: usize) -> Option<Pending> {
-        let messages = self.load.messages.fetch_add(count, Ordering::Relaxed);
+    fn room_for_all(&self, messages: usize, bytes: usize) -> Option<Room<'_>> {
+        let others = self.load.messages.fetch_add(messages, Ordering::Relaxed);
         let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let pending = Pending {
-            load: Arc::clone(&self.load),
-            messages: count,
+        let room = Room {
+            load: &self.load,
+            messages,
             bytes,
         };
-        let alone = before == 0 && count == 1;
-        let full = messages.saturating_add(count) > self.options.max_pending
-            || !alone && before.saturating_add(bytes) > self.options.max_pending_bytes;
-        (!full).then_some(pending)
+        let is_alone = before == 0 && messages == 1;
+        let full = others.saturating_add(messages) > self.options.max_pending
+            || !is_alone && before.saturating_add(bytes) > self.options.max_pending_bytes;
+        (!full).then_some(room)
     }
 }
 
-impl Pending {
+impl Load {
+    fn leave(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Room<'_> {
+    /// For how many messages it is.
+    pub(crate) const fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub(crate) fn keep(mut self) -> Pending {
+        Pending {
+            load: Arc::clone(self.load),
+            messages: std::mem::take(&mut self.messages),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
+
     fn take_over(&mut self, mut other: Self) {
         self.messages += std::mem::take(&mut other.messages);
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.load.leave(self.messages, self.bytes);
+    }
+}
+
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.load
-            .messages
-            .fetch_sub(self.messages, Ordering::Relaxed);
-        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.load.leave(self.messages, self.bytes);
     }
 }

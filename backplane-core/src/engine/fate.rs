@@ -1,5 +1,6 @@
 //! The end of a link: known once, told to everyone who works with the link.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -15,7 +16,14 @@ pub(crate) struct LinkId(pub(crate) u64);
 pub(crate) struct LinkFate {
     id: LinkId,
     ended: CancellationToken,
-    reason: Arc<OnceLock<LinkError>>,
+    end: Arc<End>,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    /// What `ended` says, for those who ask often.
+    came: AtomicBool,
+    reason: OnceLock<LinkError>,
 }
 
 impl LinkFate {
@@ -23,7 +31,7 @@ impl LinkFate {
         Self {
             id,
             ended: CancellationToken::new(),
-            reason: Arc::default(),
+            end: Arc::default(),
         }
     }
 
@@ -33,17 +41,18 @@ impl LinkFate {
 
     /// The link is dead, for this reason unless another one was given before.
     pub(crate) fn lost(&self, reason: LinkError) {
-        let _ = self.reason.set(reason);
-        self.ended.cancel();
+        let _ = self.end.reason.set(reason);
+        self.end();
     }
 
     /// The engine has done with the link.
     pub(crate) fn end(&self) {
+        self.end.came.store(true, Ordering::Release);
         self.ended.cancel();
     }
 
     pub(crate) fn is_ended(&self) -> bool {
-        self.ended.is_cancelled()
+        self.end.came.load(Ordering::Acquire)
     }
 
     pub(crate) fn ended(&self) -> WaitForCancellationFuture<'_> {
@@ -52,7 +61,7 @@ impl LinkFate {
 
     /// Why the link is dead.
     pub(crate) fn error(&self) -> LinkError {
-        match self.reason.get() {
+        match self.end.reason.get() {
             Some(error) => LinkError::new(error.kind(), error),
             None => LinkError::new(LinkErrorKind::Lost, "the link was closed"),
         }

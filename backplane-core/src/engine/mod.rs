@@ -135,14 +135,9 @@ impl<D: Driver> Node<D> {
             return Err(NotSent::Closed);
         }
         self.check_size(&payload)?;
-        let pending = self.core.pend(payload.len()).ok_or(NotSent::Overloaded)?;
+        let room = self.core.room(payload.len()).ok_or(NotSent::Overloaded)?;
         let lane = self.core.lanes.get(self.core.router.prefix(), channel);
-        Ok(lane::enter(
-            &self.core,
-            &lane,
-            Payloads::One(payload),
-            pending,
-        ))
+        Ok(lane::enter(&self.core, &lane, Payloads::One(payload), room))
     }
 
     fn check_size(&self, payload: &Bytes) -> Result<(), NotSent> {
@@ -171,11 +166,12 @@ impl<D: Driver> Node<D> {
                 continue;
             }
             let len = self.part_len(payloads.as_slice());
-            let Some((len, pending)) = self.core.pend_many(&payloads.as_slice()[..len]) else {
+            let Some(room) = self.core.room_for_some(&payloads.as_slice()[..len]) else {
                 break;
             };
+            let len = room.messages();
             let part = payloads.by_ref().take(len).collect();
-            let entered = lane::enter(&self.core, &lane, Payloads::Many(part), pending);
+            let entered = lane::enter(&self.core, &lane, Payloads::Many(part), room);
             parts.push((at..at + len, Ok(entered)));
             at += len;
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use super::flush::Numbered;
+use super::flush::send;
 use super::{Lane, go_on, spawn};
 use crate::driver::{Frame, Link};
 use crate::engine::core::{Core, Pending};
@@ -55,7 +55,7 @@ impl<L: Link> Flight<L> {
             let (core, lane) = (Arc::clone(core), Arc::clone(lane));
             Box::pin(async move {
                 let _pending = pending;
-                Numbered::of(&lane, frame).send(&core).await
+                send(&core, &lane, &frame).await
             })
         };
         Self {

@@ -4,107 +4,122 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Lane, Payloads};
+use super::{Lane, next_turn};
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
 use crate::engine::core::{Attached, Core};
 use crate::engine::outcome::{Failure, Outcome};
 use crate::error::{NotSent, Unknown};
 
-/// The next frame of a lane, and its numbers. They are used up unless they are left to the frame after it: also
-/// when the sending ends by a panic, or with the runtime.
-pub(super) struct Numbered<'a> {
+/// Sends a frame with the next numbers of a lane, and returns what became of it. Nobody else may flush the lane
+/// meanwhile.
+pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) -> Outcome {
+    let mut flown = Flown {
+        lane,
+        frame,
+        used_up: true,
+    };
+    let outcome = match core.attached() {
+        Some(attached) if !attached.fate.is_ended() => {
+            hand_over(core, &attached, &lane.name, frame).await
+        }
+        attached => Err(away(core, attached.is_some())),
+    };
+    flown.used_up = count(core, frame, &outcome);
+    outcome
+}
+
+/// Sends a frame likewise, if that takes no waiting, and ends the turn; else nothing was done.
+pub(super) fn send_now<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane>,
+    frame: &Frame,
+) -> Option<Outcome> {
+    let mut turn = Turn {
+        core,
+        lane,
+        frame,
+        end: Some(UsedUp(true)),
+    };
+    let sent = match &*core.attached_now() {
+        Some(attached) if !attached.fate.is_ended() => attached
+            .link
+            .publish_now(&lane.name, frame)
+            .map(|sent| sent.map_err(|error| failure(core, error))),
+        attached => Some(Err(away(core, attached.is_some()))),
+    };
+    turn.end = sent
+        .as_ref()
+        .map(|outcome| UsedUp(count(core, frame, outcome)));
+    sent
+}
+
+/// A frame under way. Its numbers are used up unless they are left to the frame after it: also when the sending
+/// ends by a panic, or with the runtime.
+struct Flown<'a> {
     lane: &'a Lane,
-    frame: Frame,
+    frame: &'a Frame,
     used_up: bool,
 }
 
-impl<'a> Numbered<'a> {
-    /// Numbers messages. Nobody else may flush the lane meanwhile.
-    pub(super) fn next<L>(core: &Core<L>, lane: &'a Lane, payloads: Payloads) -> Self {
-        let (first, start) = {
-            let queue = lane.lock();
-            (queue.next, !queue.started)
-        };
-        let node = core.router.node_id();
-        let frame = match payloads {
-            Payloads::One(payload) => Frame::one(node, first, start, payload),
-            Payloads::Many(payloads) => Frame::many(node, first, start, payloads),
-        };
-        Self::of(lane, frame)
-    }
-
-    /// A frame that was numbered, and not sent.
-    pub(super) const fn of(lane: &'a Lane, frame: Frame) -> Self {
-        Self {
-            lane,
-            frame,
-            used_up: true,
-        }
-    }
-
-    /// Sends them, and returns what became of them.
-    pub(super) async fn send<L: Link>(self, core: &Core<L>) -> Outcome {
-        let outcome = match serving(core) {
-            Ok(attached) => send(core, &attached, &self.lane.name, &self.frame).await,
-            Err(failure) => Err(failure),
-        };
-        self.end(core, outcome)
-    }
-
-    /// Sends them if that takes no waiting; else nothing was done, and the frame is still to be sent.
-    pub(super) fn send_now<L: Link>(mut self, core: &Core<L>) -> Result<Outcome, Frame> {
-        let sent = match serving(core) {
-            Ok(attached) => attached
-                .link
-                .publish_now(&self.lane.name, &self.frame)
-                .map(|sent| sent.map_err(|error| failure(core, error))),
-            Err(failure) => Some(Err(failure)),
-        };
-        let Some(outcome) = sent else {
-            self.used_up = false;
-            return Err(self.frame.clone());
-        };
-        Ok(self.end(core, outcome))
-    }
-
-    fn end<L>(mut self, core: &Core<L>, outcome: Outcome) -> Outcome {
-        let count = self.frame.len() as u64;
-        match &outcome {
-            Ok(()) => core.counters.published.add(count),
-            Err(failure) if failure.is_not_sent() => {
-                // What was certainly not sent leaves its numbers to the next frame.
-                self.used_up = false;
-                core.counters.not_sent.add(count);
-            }
-            Err(_) => core.counters.unknown.add(count),
-        }
-        outcome
-    }
-}
-
-impl Drop for Numbered<'_> {
+impl Drop for Flown<'_> {
     fn drop(&mut self) {
         if self.used_up {
-            let mut queue = self.lane.lock();
-            queue.next = self.frame.sequence() + self.frame.len() as u64;
-            queue.started = true;
+            self.lane.lock().use_up(self.frame);
         }
     }
 }
 
-/// The link that is attached now and lives.
-fn serving<L>(core: &Core<L>) -> Result<Arc<Attached<L>>, Failure> {
-    match core.attached() {
-        None => Err(Failure::not_sent(core.absent(), None)),
-        Some(attached) if attached.fate.is_ended() => {
-            Err(Failure::not_sent(NotSent::Unavailable, None))
+/// The turn of a caller that sends without waiting. It ends with this, also by a panic.
+struct Turn<'a, L: Link> {
+    core: &'a Arc<Core<L>>,
+    lane: &'a Arc<Lane>,
+    frame: &'a Frame,
+    /// `None`: it does not end here.
+    end: Option<UsedUp>,
+}
+
+/// Whether the numbers of a frame are used up.
+struct UsedUp(bool);
+
+impl<L: Link> Drop for Turn<'_, L> {
+    fn drop(&mut self) {
+        let Some(UsedUp(used_up)) = self.end else {
+            return;
+        };
+        let mut queue = self.lane.lock();
+        if used_up {
+            queue.use_up(self.frame);
         }
-        Some(attached) => Ok(attached),
+        next_turn(self.core, self.lane, queue);
     }
+}
+
+/// Counts the messages of a frame by their outcome, and says whether their numbers are used up: what was certainly not
+/// sent leaves them to the next frame.
+fn count<L>(core: &Core<L>, frame: &Frame, outcome: &Outcome) -> bool {
+    let messages = frame.len() as u64;
+    match outcome {
+        Ok(()) => core.counters.published.add(messages),
+        Err(failure) if failure.is_not_sent() => {
+            core.counters.not_sent.add(messages);
+            return false;
+        }
+        Err(_) => core.counters.unknown.add(messages),
+    }
+    true
+}
+
+/// Why nothing can be sent: there is no link, or it is dead already.
+fn away<L>(core: &Core<L>, is_attached: bool) -> Failure {
+    let why = match is_attached {
+        true => NotSent::Unavailable,
+        false => core.absent(),
+    };
+    Failure::not_sent(why, None)
 }
 
 /// Hands a frame to a link.
-async fn send<L: Link>(
+async fn hand_over<L: Link>(
     core: &Core<L>,
     attached: &Attached<L>,
     name: &BrokerChannel,

@@ -17,14 +17,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use ahash::RandomState;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Parked};
-use self::flush::Numbered;
-use crate::driver::{BrokerChannel, Link};
-use crate::engine::core::{Core, Pending};
+use self::flush::{send, send_now};
+use crate::driver::{BrokerChannel, Frame, Link};
+use crate::engine::core::{Core, Pending, Room};
 use crate::engine::outcome::{Failure, Outcome};
 use crate::error::NotSent;
 use crate::name::{Channel, Prefix};
@@ -45,7 +46,7 @@ pub(crate) struct Limits {
 /// The lanes of a node.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    by_channel: RwLock<HashMap<Channel, Arc<Lane>>>,
+    by_channel: RwLock<HashMap<Channel, Arc<Lane>, RandomState>>,
     /// How often idle lanes were let go of.
     epoch: AtomicU64,
 }
@@ -70,6 +71,13 @@ struct Queue {
     /// The flush under way, while it is its caller who polls it and not a task.
     parked: Option<Parked>,
     waiting: VecDeque<Waiting>,
+}
+
+/// The numbers of the next frame, for who flushes the lane.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    first: u64,
+    start: bool,
 }
 
 /// Messages whose caller waits. They leave in one frame.
@@ -162,22 +170,26 @@ pub(crate) fn enter<L: Link>(
     core: &Arc<Core<L>>,
     lane: &Arc<Lane>,
     payloads: Payloads,
-    pending: Pending,
+    room: Room<'_>,
 ) -> Entered<L> {
     let mut queue = lane.lock();
     if !queue.busy {
         queue.busy = true;
         queue.turn += 1;
-        let turn = queue.turn;
+        let (turn, numbers) = (queue.turn, queue.numbers());
         drop(queue);
-        return lead(core, lane, turn, payloads, pending);
+        let frame = numbers.frame(core, payloads);
+        return match send_now(core, lane, &frame) {
+            Some(outcome) => Entered::Done(outcome),
+            None => Entered::Leads(Flight::new(core, lane, turn, frame, room.keep())),
+        };
     }
     let (answer, told) = oneshot::channel();
     queue.waiting.push_back(Waiting {
         payloads,
         since: Instant::now(),
         answer,
-        _pending: pending,
+        _pending: room.keep(),
     });
     let parked = queue.parked.take();
     drop(queue);
@@ -187,46 +199,12 @@ pub(crate) fn enter<L: Link>(
     Entered::Follows(told)
 }
 
-/// Sends at once what needs no waiting.
-fn lead<L: Link>(
-    core: &Arc<Core<L>>,
-    lane: &Arc<Lane>,
-    turn: u64,
-    payloads: Payloads,
-    pending: Pending,
-) -> Entered<L> {
-    let mut ending = Ending {
-        core,
-        lane,
-        is_mine: true,
-    };
-    match Numbered::next(core, lane, payloads).send_now(core) {
-        Ok(outcome) => Entered::Done(outcome),
-        Err(frame) => {
-            ending.is_mine = false;
-            Entered::Leads(Flight::new(core, lane, turn, frame, pending))
-        }
-    }
-}
-
-/// The duty to let the next ones go on, also after a panic.
-struct Ending<'a, L: Link> {
-    core: &'a Arc<Core<L>>,
-    lane: &'a Arc<Lane>,
-    is_mine: bool,
-}
-
-impl<L: Link> Drop for Ending<'_, L> {
-    fn drop(&mut self) {
-        if self.is_mine {
-            go_on(self.core, self.lane);
-        }
-    }
-}
-
-/// A flush has ended: what has queued meanwhile is next.
+/// A flush has ended, and what has queued meanwhile is next.
 fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
-    let mut queue = lane.lock();
+    next_turn(core, lane, lane.lock());
+}
+
+fn next_turn<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>, mut queue: MutexGuard<'_, Queue>) {
     if queue.waiting.is_empty() {
         queue.busy = false;
         return;
@@ -256,7 +234,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
             .is_some_and(|attached| !attached.fate.is_ended());
         // Without a link all of them are told so; with one, none waits for ever.
         let patience = serves.then_some(core.options.publish_timeout);
-        let (mut batch, late) = {
+        let ((mut batch, late), numbers) = {
             let mut queue = lane.lock();
             let taken = queue.take(core.limits, patience);
             if taken.0.is_empty() && taken.1.is_empty() {
@@ -264,7 +242,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
                 lead.released = true;
                 break;
             }
-            taken
+            (taken, queue.numbers())
         };
         for waiting in late {
             core.counters.not_sent.add(waiting.payloads.len() as u64);
@@ -274,7 +252,8 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
         let Some(payloads) = Payloads::of(&mut batch) else {
             continue;
         };
-        let outcome = Numbered::next(&core, &lane, payloads).send(&core).await;
+        let frame = numbers.frame(&core, payloads);
+        let outcome = send(&core, &lane, &frame).await;
         for waiting in batch {
             let _ = waiting.answer.send(outcome.clone());
         }
@@ -313,6 +292,19 @@ impl Lane {
 }
 
 impl Queue {
+    fn numbers(&self) -> Numbers {
+        Numbers {
+            first: self.next,
+            start: !self.started,
+        }
+    }
+
+    /// The numbers of this frame are gone.
+    fn use_up(&mut self, frame: &Frame) {
+        self.next = frame.sequence() + frame.len() as u64;
+        self.started = true;
+    }
+
     /// The messages of the next frame, without those whose caller has gone; and those that have waited
     /// longer than their patience.
     fn take(&mut self, limits: Limits, patience: Option<Duration>) -> (Vec<Waiting>, Vec<Waiting>) {
@@ -336,6 +328,16 @@ impl Queue {
             taken.extend(self.waiting.pop_front());
         }
         (taken, late)
+    }
+}
+
+impl Numbers {
+    fn frame<L>(self, core: &Core<L>, payloads: Payloads) -> Frame {
+        let node = core.router.node_id();
+        match payloads {
+            Payloads::One(payload) => Frame::one(node, self.first, self.start, payload),
+            Payloads::Many(payloads) => Frame::many(node, self.first, self.start, payloads),
+        }
     }
 }
 
