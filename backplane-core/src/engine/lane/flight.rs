@@ -55,7 +55,7 @@ impl<L: Link> Flight<L> {
             let (core, lane) = (Arc::clone(core), Arc::clone(lane));
             Box::pin(async move {
                 let _pending = pending;
-                send(&core, &lane, &frame).await
+                send(&core, &lane, &frame).await.outcome
             })
         };
         Self {

@@ -10,22 +10,34 @@ use crate::engine::core::{Attached, Core};
 use crate::engine::outcome::{Failure, Outcome};
 use crate::error::{NotSent, Unknown};
 
-/// Sends a frame with the next numbers of a lane, and returns what became of it. Nobody else may flush the lane
-/// meanwhile.
-pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) -> Outcome {
+/// What became of a frame.
+pub(super) struct Sent {
+    pub(super) outcome: Outcome,
+    /// Whether it took any waiting.
+    pub(super) has_waited: bool,
+}
+
+/// Sends a frame with the next numbers of a lane. Nobody else may flush the lane meanwhile.
+pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) -> Sent {
     let mut flown = Flown {
         lane,
         frame,
         used_up: true,
     };
-    let outcome = match core.attached() {
+    let (outcome, has_waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
-            hand_over(core, &attached, &lane.name, frame).await
+            match attached.link.publish_now(&lane.name, frame) {
+                Some(sent) => (sent.map_err(|error| failure(core, error)), false),
+                None => (hand_over(core, &attached, &lane.name, frame).await, true),
+            }
         }
-        attached => Err(away(core, attached.is_some())),
+        attached => (Err(away(core, attached.is_some())), false),
     };
     flown.used_up = count(core, frame, &outcome);
-    outcome
+    Sent {
+        outcome,
+        has_waited,
+    }
 }
 
 /// Sends a frame likewise, if that takes no waiting, and ends the turn; else nothing was done.

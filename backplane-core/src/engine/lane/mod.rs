@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Parked};
-use self::flush::{send, send_now};
+use self::flush::{Sent, send, send_now};
 use crate::driver::{BrokerChannel, Frame, Link};
 use crate::engine::core::{Core, Pending, Room};
 use crate::engine::outcome::{Failure, Outcome};
@@ -253,9 +253,17 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
             continue;
         };
         let frame = numbers.frame(&core, payloads);
-        let outcome = send(&core, &lane, &frame).await;
+        let Sent {
+            outcome,
+            has_waited,
+        } = send(&core, &lane, &frame).await;
+        let crowd = batch.len() > 1;
         for waiting in batch {
             let _ = waiting.answer.send(outcome.clone());
+        }
+        if crowd && has_waited {
+            // Who was answered may have more to say, and then it leaves in the next frame and not in the one after.
+            tokio::task::yield_now().await;
         }
     }
 }
