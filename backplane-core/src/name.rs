@@ -135,10 +135,7 @@ impl BrokerChannel {
     /// The name of an application channel.
     #[must_use]
     pub fn new(prefix: &Prefix, channel: &Channel) -> Self {
-        let mut name = escaped(prefix, 1 + channel.0.len());
-        name.push(':');
-        name.push_str(&channel.0);
-        Self(name.into())
+        Namespace::new(prefix).name(channel)
     }
 
     /// The name of the private channel on which a node hears its own probes. The engine alone publishes there.
@@ -160,6 +157,31 @@ impl BrokerChannel {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+/// What the full names of all application channels of one prefix begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Namespace(String);
+
+impl Namespace {
+    pub(crate) fn new(prefix: &Prefix) -> Self {
+        let mut name = escaped(prefix, 1);
+        name.push(':');
+        Self(name)
+    }
+
+    /// The full name of a channel.
+    pub(crate) fn name(&self, channel: &Channel) -> BrokerChannel {
+        let mut name = String::with_capacity(self.0.len() + channel.0.len());
+        name.push_str(&self.0);
+        name.push_str(&channel.0);
+        BrokerChannel(name.into())
+    }
+
+    /// The channel that a full name stands for, if it is one of this prefix.
+    pub(crate) fn channel<'a>(&self, name: &'a [u8]) -> Option<&'a [u8]> {
+        name.strip_prefix(self.0.as_bytes())
     }
 }
 
@@ -331,6 +353,16 @@ mod tests {
             p2 in "[a:%!{}2]{0,4}", c2 in "[a:%!{}2]{1,4}",
         ) {
             prop_assert_eq!(name(&p1, &c1) == name(&p2, &c2), p1 == p2 && c1 == c2);
+        }
+
+        #[test]
+        fn a_full_name_leads_back_to_its_channel_in_its_own_prefix_only(
+            p1 in "[a:%!{}2]{1,4}", p2 in "[a:%!{}2]{1,4}", c in "[a:%!{}2]{1,4}",
+        ) {
+            let name = name(&p1, &c);
+            let of = |p: &str| Namespace::new(&Prefix::new(p).unwrap());
+            prop_assert_eq!(of(&p1).channel(name.as_bytes()), Some(c.as_bytes()));
+            prop_assert_eq!(of(&p2).channel(name.as_bytes()).is_some(), p1 == p2);
         }
 
         #[test]

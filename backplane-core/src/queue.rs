@@ -1,6 +1,6 @@
 //! The bounded queue between a backend's read path and a [`Subscription`](crate::Subscription).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -115,9 +115,13 @@ impl QueueWriter {
     /// Takes the queued messages of these channels out again (rule S2).
     pub fn purge(&self, channels: &[Channel]) {
         let mut state = self.0.lock();
+        let wanted: HashSet<_> = match state.items.is_empty() {
+            true => return,
+            false => channels.iter().collect(),
+        };
         state
             .items
-            .retain(|item| !matches!(item, Delivery::Message(m) if channels.contains(m.channel())));
+            .retain(|item| !matches!(item, Delivery::Message(m) if wanted.contains(m.channel())));
         state.messages = state.items.iter().filter_map(payload).count();
         state.bytes = state.items.iter().filter_map(payload).map(Bytes::len).sum();
         state.overflowed = false;

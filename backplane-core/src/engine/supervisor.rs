@@ -1,6 +1,8 @@
 //! The supervisor: does the steps of the [`Lifecycle`] on a real driver, with real time.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -141,23 +143,11 @@ impl<D: Driver> Supervisor<D> {
             let link = &*open.link;
             let probes = [self.core.router.probe_channel().clone()];
             self.subscribe(link, &probes).await?;
-            let mut todo = self.core.router.plan_all();
-            let mut late = 0;
-            while let Some(plan) = self.core.router.plan(self.core.options.subscribe_batch) {
-                if todo == 0 {
-                    late += 1;
-                }
-                todo = todo.saturating_sub(plan.len());
-                let refused = self.execute(open, &plan).await?;
-                // One that is only deferred stays so; one that was in force must be again (rule R2).
-                if let Some(channel) = self.core.router.first_held(&refused, open.fate.id()) {
-                    let told = format!("subscribing to {channel:?} was refused");
-                    return Err(LinkError::new(LinkErrorKind::Refused, told));
-                }
-                if late >= LATE_ROUNDS {
-                    break;
-                }
-            }
+            let todo = AtomicUsize::new(self.core.router.plan_all());
+            tokio::try_join!(
+                self.resubscribe(open, &todo, AtOnce::First),
+                self.resubscribe(open, &todo, AtOnce::Further)
+            )?;
             self.probe(open).await
         })
         .await
@@ -169,20 +159,65 @@ impl<D: Driver> Supervisor<D> {
         until_lost(&open.fate, async {
             tokio::select! {
                 ended = self.keep_subscribed(open) => ended,
+                ended = self.keep_up(open) => ended,
                 ended = self.keep_beating(open) => ended,
             }
         })
         .await
     }
 
+    /// Brings what is `todo` into force, and what has come in late.
+    async fn resubscribe(
+        &self,
+        open: &Attached<D::Link>,
+        todo: &AtomicUsize,
+        at_once: AtOnce,
+    ) -> Result<(), LinkError> {
+        let mut late = 0;
+        while late < LATE_ROUNDS
+            && let Some(plan) = self.plan(at_once)
+        {
+            let taken = |todo: usize| Some(todo.saturating_sub(plan.len()));
+            if todo.fetch_update(Relaxed, Relaxed, taken) == Ok(0) {
+                late += 1;
+            }
+            let refused = self.execute(open, &plan).await?;
+            // One that is only deferred stays so; one that was in force must be again (rule R2).
+            if let Some(channel) = self.core.router.first_held(&refused, open.fate.id()) {
+                let told = format!("subscribing to {channel:?} was refused");
+                return Err(LinkError::new(LinkErrorKind::Refused, told));
+            }
+        }
+        Ok(())
+    }
+
     async fn keep_subscribed(&self, open: &Attached<D::Link>) -> Result<Never, LinkError> {
         loop {
             // Changes that came in while the node attached are here already.
-            while let Some(plan) = self.core.router.plan(self.core.options.subscribe_batch) {
+            while let Some(plan) = self.plan(AtOnce::First) {
                 self.execute(open, &plan).await?;
             }
             self.core.router.changed().await;
         }
+    }
+
+    /// Helps as long as there is more than one request can hold.
+    async fn keep_up(&self, open: &Attached<D::Link>) -> Result<Never, LinkError> {
+        loop {
+            self.core.router.backlog().await;
+            while let Some(plan) = self.plan(AtOnce::Further) {
+                self.execute(open, &plan).await?;
+            }
+        }
+    }
+
+    fn plan(&self, at_once: AtOnce) -> Option<Plan> {
+        let limit = self.core.options.subscribe_batch;
+        let least = match at_once {
+            AtOnce::First => 1,
+            AtOnce::Further => limit,
+        };
+        self.core.router.plan(limit, least)
     }
 
     async fn keep_beating(&self, open: &Attached<D::Link>) -> Result<Never, LinkError> {
@@ -341,6 +376,16 @@ impl<D: Driver> Drop for Supervisor<D> {
         self.core.router.close();
         self.core.state.set(ConnectionState::Closed);
     }
+}
+
+/// Two requests to subscribe are on their way at once when there is enough for full ones: the broker works on one while
+/// the answer to the other is taken in.
+#[derive(Clone, Copy, Debug)]
+enum AtOnce {
+    /// Takes whatever there is.
+    First,
+    /// Takes full requests only: few changes are better collected until the first is done.
+    Further,
 }
 
 /// A value that cannot be.

@@ -2,13 +2,22 @@
 
 use bytes::Bytes;
 
-use super::{Heard, MAX_PUBLISHERS, Route, Router, Wake, lock};
+use super::{Heard, MAX_PUBLISHERS, Name, Route, Router, Table, Wake, lock};
 use crate::driver::{Frame, FrameError};
 use crate::engine::fate::LinkId;
 use crate::engine::lane::EPOCH_BITS;
 use crate::message::{Gap, Message};
-use crate::name::NodeId;
+use crate::name::{Channel, NodeId};
 use crate::state::Event;
+
+/// Where a frame goes.
+struct Target<'a> {
+    table: &'a Table,
+    channel: &'a Channel,
+    route: &'a Route,
+    /// The link that it came on.
+    link: LinkId,
+}
 
 impl Router {
     /// Takes in a frame that arrived on this link.
@@ -19,13 +28,22 @@ impl Router {
             }
             return;
         }
+        let Some(channel) = self.namespace.channel(channel) else {
+            return;
+        };
         let mut wake = Wake::default();
         let table = self.read();
         if table.live != Some(link) {
             return;
         }
-        if let Some(route) = table.routes.get(channel) {
-            self.route(link, route, frame, &mut wake);
+        if let Some((Name(channel), route)) = table.routes.get_key_value(channel) {
+            let target = Target {
+                table: &table,
+                channel,
+                route,
+                link,
+            };
+            self.route(&target, frame, &mut wake);
         }
     }
 
@@ -49,21 +67,17 @@ impl Router {
     }
 
     /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
-    fn route(&self, link: LinkId, route: &Route, frame: &Frame, wake: &mut Wake) {
+    fn route(&self, target: &Target<'_>, frame: &Frame, wake: &mut Wake) {
+        let Target { route, link, .. } = *target;
         let (publisher, first) = (frame.publisher(), frame.sequence());
         let next = first + frame.len() as u64;
         let mut heard = lock(&route.heard);
-        if heard.len() >= MAX_PUBLISHERS && !heard.contains_key(&publisher) {
-            // Publishers of earlier links first; what is forgotten is merely not counted.
-            heard.retain(|_, h| h.link == link);
-            if heard.len() >= MAX_PUBLISHERS {
-                heard.clear();
-            }
-        }
         let mut known = 0;
-        if let Some(before) = heard.get(&publisher).copied() {
+        if let Some(before) = heard.get(publisher) {
             known = before.next.saturating_sub(first).min(frame.len() as u64);
-            self.counters.duplicates.add(known);
+            if known > 0 {
+                self.counters.duplicates.add(known);
+            }
             if next <= before.next {
                 return;
             }
@@ -72,12 +86,13 @@ impl Router {
             // A numbering of a later epoch starts anew, whether or not its first frame was seen.
             let anew = frame.is_start() || first >> EPOCH_BITS != before.next >> EPOCH_BITS;
             if !anew && (missed > 0 || before.link != link) {
-                self.missed(link, route, publisher, before, missed, wake);
+                self.missed(target, publisher, before, missed, wake);
             }
         }
-        heard.insert(publisher, Heard { next, link });
-        for member in route.members.iter().filter(|m| m.since.is_some()) {
-            if member.inbox.without_own && publisher == self.node {
+        heard.set(publisher, Heard { next, link });
+        let (mut delivered, mut gaps, mut overflowed) = (0, 0, 0);
+        for member in route.members.in_force() {
+            if member.without_own && publisher == self.node {
                 continue;
             }
             let messages = frame
@@ -88,11 +103,16 @@ impl Router {
                     // A frame of which a part is left out must not be kept for the rest.
                     _ => Bytes::copy_from_slice(&payload),
                 })
-                .map(|payload| Message::new(route.channel.clone(), payload, publisher));
-            let pushed = member.inbox.queue.push_then(messages, wake);
-            self.counters.delivered.add(pushed.queued);
-            self.counters.overflowed.add(pushed.overflowed);
-            self.counters.gaps.add(u64::from(pushed.new_gap));
+                .map(|payload| Message::new(target.channel.clone(), payload, publisher));
+            let pushed = member.queue.push_then(messages, wake);
+            delivered += pushed.queued;
+            overflowed += pushed.overflowed;
+            gaps += u64::from(pushed.new_gap);
+        }
+        self.counters.delivered.add(delivered);
+        if overflowed > 0 {
+            self.counters.gaps.add(gaps);
+            self.counters.overflowed.add(overflowed);
         }
     }
 
@@ -100,25 +120,26 @@ impl Router {
     /// on a link that lives, because the broker dropped them.
     fn missed(
         &self,
-        link: LinkId,
-        route: &Route,
+        target: &Target<'_>,
         publisher: NodeId,
         before: Heard,
         missed: u64,
         wake: &mut Wake,
     ) {
         let mut told = false;
-        for member in &route.members {
+        for member in target.route.members.in_force() {
             // Who came later has missed nothing, and who leaves out own messages misses none of them.
-            let held = member.since.is_some_and(|since| since <= before.link);
-            if !held || member.inbox.without_own && publisher == self.node {
+            let held = member.since() <= before.link;
+            if !held || member.without_own && publisher == self.node {
                 continue;
             }
             told = true;
-            if before.link == link {
-                let new = member.inbox.queue.push_gap_then(Gap::dropped(missed), wake);
+            if before.link == target.link {
+                let new = member.queue.push_gap_then(Gap::dropped(missed), wake);
                 self.counters.gaps.add(u64::from(new));
-            } else if let Some(account) = &*lock(&member.inbox.account) {
+            } else if let Some(local) = target.table.subscriptions.get(&member.id)
+                && let Some(account) = &local.account
+            {
                 account.add(publisher, missed);
             }
         }

@@ -4,28 +4,40 @@
 //! reports; a link's read path calls [`Router::deliver`]. One lock guards the table, and is never held
 //! across an await.
 
+mod claim;
 mod deliver;
+mod heard;
+mod held;
+mod ids;
+mod members;
 mod plan;
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+pub(crate) use self::claim::Claimed;
+use self::claim::{Settled, Waiters};
+use self::heard::{Heard, MAX_PUBLISHERS, Publishers};
+use self::held::Held;
+use self::ids::ById;
+use self::members::{Member, Members};
 pub(crate) use self::plan::Plan;
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::engine::probe::Probes;
-use crate::error::SubscribeErrorKind;
 use crate::message::OutageAccount;
-use crate::name::{Channel, NodeId, Prefix};
+use crate::name::{Channel, Namespace, NodeId, Prefix};
 use crate::queue::{QueueReader, QueueWriter, Wake, queue};
 use crate::state::StateCell;
 use crate::stats::{Counters, Stats};
 
-/// How many publishers a route, and the list of incompatible ones, remember.
-const MAX_PUBLISHERS: usize = 4096;
+/// Tables give room back when they have more than this, and most of it is free.
+const ROOM: usize = 1024;
 
 /// Names one local subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +48,14 @@ pub(crate) struct SubscriptionId(u64);
 pub(crate) struct Router {
     node: NodeId,
     prefix: Prefix,
+    namespace: Namespace,
     probe_channel: BrokerChannel,
     probes: Probes,
     counters: Arc<Counters>,
     state: Arc<StateCell>,
     incompatible: Mutex<HashSet<NodeId>>,
     changed: Notify,
+    backlog: Notify,
     last_id: AtomicU64,
     table: RwLock<Table>,
 }
@@ -51,104 +65,51 @@ struct Table {
     /// The link whose deliveries count.
     live: Option<LinkId>,
     closed: bool,
-    routes: HashMap<BrokerChannel, Route>,
+    routes: HashMap<Name, Box<Route>>,
+    /// How many routes have members.
+    occupied: u64,
     /// Routes about which the broker may have to be told something, in order.
-    dirty: VecDeque<BrokerChannel>,
-    subscriptions: HashMap<SubscriptionId, Local>,
-    waiters: HashMap<u64, Waiter>,
+    dirty: VecDeque<Channel>,
+    subscriptions: HashMap<SubscriptionId, Box<Local>, ById>,
+    waiters: Waiters,
 }
+
+/// The name of a route, found by its bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Name(Channel);
 
 /// A channel with local members.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Route {
-    channel: Channel,
     /// Whether the broker has confirmed the subscription.
     on_broker: bool,
+    /// Whether it is in the list of dirty ones, or will be when the plan that it is part of is done.
     dirty: bool,
-    members: Vec<Member>,
-    heard: Mutex<HashMap<NodeId, Heard>>,
-}
-
-/// How far a publisher was heard, and on which link.
-#[derive(Clone, Copy, Debug)]
-struct Heard {
-    next: u64,
-    link: LinkId,
-}
-
-/// A subscription on a route.
-#[derive(Debug)]
-struct Member {
-    id: SubscriptionId,
-    /// Tells it from one that left before it.
-    token: u64,
-    inbox: Arc<Inbox>,
-    /// The link on which it came into force. `None`: it is not in force yet.
-    since: Option<LinkId>,
-    /// The plan that brings it into force.
-    plan: Option<u64>,
-    /// Calls that asked for it and have not returned.
-    claims: u32,
-    /// Whether a call that asked for it has succeeded.
-    confirmed: bool,
-    waiters: Vec<u64>,
-}
-
-/// What deliveries need of a subscription.
-#[derive(Debug)]
-struct Inbox {
-    queue: QueueWriter,
-    without_own: bool,
-    /// The account of its latest outage.
-    account: Mutex<Option<OutageAccount>>,
+    /// Whether it is part of a plan that is not done. It is never part of two: what the broker is told of one channel
+    /// stays in order.
+    planned: bool,
+    members: Members,
+    heard: Mutex<Publishers>,
 }
 
 /// A local subscription.
 #[derive(Debug)]
 struct Local {
-    inbox: Arc<Inbox>,
-    channels: HashMap<Channel, BrokerChannel>,
+    queue: QueueWriter,
+    channels: Held,
+    /// The account of its latest outage.
+    account: Option<OutageAccount>,
+    without_own: bool,
     /// Whether it was in force when the link was lost, and has not been told yet.
     owes_gap: bool,
 }
-
-/// A call that waits until so many members are in force.
-#[derive(Debug)]
-struct Waiter {
-    remaining: usize,
-    done: Answer,
-}
-
-/// What [`Router::claim`] leads to.
-#[derive(Debug)]
-pub(crate) enum Claimed {
-    /// Everything is in force already.
-    InForce,
-    /// It takes effect with the reconnection.
-    Deferred,
-    /// It is being done; the claim must be confirmed or dropped.
-    Waiting(Claim, oneshot::Receiver<Result<(), SubscribeErrorKind>>),
-}
-
-/// The new members of a call that has not returned; dropping it takes them back (rule S7).
-#[derive(Debug)]
-pub(crate) struct Claim {
-    router: Arc<Router>,
-    id: SubscriptionId,
-    members: Vec<(BrokerChannel, u64)>,
-}
-
-/// Calls to be answered, when the table is not locked any longer.
-#[derive(Debug, Default)]
-struct Settled(Vec<(Answer, Result<(), SubscribeErrorKind>)>);
-
-type Answer = oneshot::Sender<Result<(), SubscribeErrorKind>>;
 
 impl Router {
     pub(crate) fn new(prefix: Prefix, counters: Arc<Counters>, state: Arc<StateCell>) -> Self {
         let node = NodeId::random();
         Self {
             node,
+            namespace: Namespace::new(&prefix),
             probe_channel: BrokerChannel::probe(&prefix, node),
             prefix,
             probes: Probes::default(),
@@ -156,6 +117,7 @@ impl Router {
             state,
             incompatible: Mutex::default(),
             changed: Notify::new(),
+            backlog: Notify::new(),
             last_id: AtomicU64::new(0),
             table: RwLock::default(),
         }
@@ -182,11 +144,7 @@ impl Router {
         let mut stats = self.counters.snapshot();
         let table = self.read();
         stats.subscriptions = table.subscriptions.len() as u64;
-        stats.channels = table
-            .routes
-            .values()
-            .filter(|r| !r.members.is_empty())
-            .count() as u64;
+        stats.channels = table.occupied;
         stats
     }
 
@@ -197,92 +155,21 @@ impl Router {
         max_bytes: usize,
         without_own: bool,
     ) -> Option<(SubscriptionId, QueueReader)> {
-        let (writer, reader) = queue(capacity, max_bytes);
-        let inbox = Arc::new(Inbox {
-            queue: writer,
-            without_own,
-            account: Mutex::default(),
-        });
+        let (queue, reader) = queue(capacity, max_bytes);
         let id = SubscriptionId(self.next_id());
+        let local = Box::new(Local {
+            queue,
+            channels: Held::default(),
+            account: None,
+            without_own,
+            owes_gap: false,
+        });
         let mut table = self.write();
         if table.closed {
             return None;
         }
-        let local = Local {
-            inbox,
-            channels: HashMap::new(),
-            owes_gap: false,
-        };
         table.subscriptions.insert(id, local);
         Some((id, reader))
-    }
-
-    /// Adds channels to a subscription.
-    pub(crate) fn claim(
-        self: &Arc<Self>,
-        id: SubscriptionId,
-        channels: &[Channel],
-        deferred: bool,
-    ) -> Result<Claimed, SubscribeErrorKind> {
-        let mut guard = self.write();
-        let table = &mut *guard;
-        let Some(local) = table.subscriptions.get_mut(&id) else {
-            return Err(SubscribeErrorKind::Closed);
-        };
-        let live = table.live.is_some();
-        if !live && !deferred && !channels.is_empty() {
-            return Err(SubscribeErrorKind::Unavailable);
-        }
-        let wait = self.next_id();
-        let (mut claimed, mut remaining) = (Vec::new(), 0);
-        for channel in channels.iter().collect::<HashSet<_>>() {
-            let name = local
-                .channels
-                .entry(channel.clone())
-                .or_insert_with(|| BrokerChannel::new(&self.prefix, channel));
-            let route = table
-                .routes
-                .entry(name.clone())
-                .or_insert_with(|| Route::new(channel));
-            let member = route.member(id, wait, &local.inbox);
-            if !live {
-                member.confirmed = true;
-            } else if member.since.is_none() || !member.confirmed {
-                // Also one that is in force already, but for a call that may still be cancelled.
-                member.claims += 1;
-                claimed.push((name.clone(), member.token));
-            }
-            if member.since.is_some() {
-                continue;
-            }
-            if live {
-                member.waiters.push(wait);
-                remaining += 1;
-            }
-            if member.plan.is_none() && !route.dirty {
-                route.dirty = true;
-                table.dirty.push_back(name.clone());
-            }
-        }
-        if !live && !channels.is_empty() {
-            return Ok(Claimed::Deferred);
-        }
-        let (done, confirmed) = oneshot::channel();
-        if remaining > 0 {
-            table.waiters.insert(wait, Waiter { remaining, done });
-        }
-        drop(guard);
-        let claim = Claim {
-            router: Arc::clone(self),
-            id,
-            members: claimed,
-        };
-        if remaining == 0 {
-            claim.confirm();
-            return Ok(Claimed::InForce);
-        }
-        self.changed.notify_one();
-        Ok(Claimed::Waiting(claim, confirmed))
     }
 
     /// Removes channels of a subscription at once, with what is queued of them (rules S2 and R4).
@@ -293,13 +180,11 @@ impl Router {
         let Some(local) = table.subscriptions.get_mut(&id) else {
             return;
         };
-        let names: Vec<_> = channels
-            .iter()
-            .filter_map(|c| local.channels.remove(c))
-            .collect();
-        local.inbox.queue.purge(channels);
-        for name in &names {
-            table.remove_member(name, id, &mut settled);
+        let held = channels.iter().filter(|c| local.channels.remove(c));
+        let left: Vec<_> = held.cloned().collect();
+        local.queue.purge(&left);
+        for channel in &left {
+            table.remove_member(channel, id, &mut settled);
         }
         drop(guard);
         self.changed.notify_one();
@@ -312,10 +197,11 @@ impl Router {
         let Some(local) = table.subscriptions.remove(&id) else {
             return;
         };
-        local.inbox.queue.close_then(&mut wake);
-        for name in local.channels.values() {
-            table.remove_member(name, id, &mut settled);
+        local.queue.close_then(&mut wake);
+        for channel in local.channels.iter() {
+            table.remove_member(channel, id, &mut settled);
         }
+        table.trim();
         drop(table);
         self.changed.notify_one();
     }
@@ -326,69 +212,18 @@ impl Router {
         table
             .subscriptions
             .get(&id)
-            .map_or_else(Vec::new, |s| s.channels.keys().cloned().collect())
+            .map_or_else(Vec::new, |s| s.channels.iter().cloned().collect())
     }
 
     /// Whether some channel of a subscription is not in force yet.
     pub(crate) fn is_deferred(&self, id: SubscriptionId) -> bool {
         let table = self.read();
         table.subscriptions.get(&id).is_some_and(|local| {
-            local.channels.values().any(|name| {
-                table.routes.get(name).is_some_and(|route| {
-                    route
-                        .members
-                        .iter()
-                        .any(|m| m.id == id && m.since.is_none())
-                })
+            local.channels.iter().any(|channel| {
+                let route = table.routes.get(channel.as_str().as_bytes());
+                route.is_some_and(|route| route.members.is_waiting(id))
             })
         })
-    }
-
-    fn withdraw(&self, id: SubscriptionId, members: &[(BrokerChannel, u64)]) {
-        let mut settled = Settled::default();
-        let mut guard = self.write();
-        let table = &mut *guard;
-        for (name, token) in members {
-            let Some(route) = table.routes.get_mut(name) else {
-                continue;
-            };
-            let Some(member) = route
-                .members
-                .iter_mut()
-                .find(|m| m.id == id && m.token == *token)
-            else {
-                continue;
-            };
-            member.claims = member.claims.saturating_sub(1);
-            if member.claims == 0 && !member.confirmed {
-                if let Some(local) = table.subscriptions.get_mut(&id) {
-                    local.channels.remove(&route.channel);
-                    local
-                        .inbox
-                        .queue
-                        .purge(std::slice::from_ref(&route.channel));
-                }
-                table.remove_member(name, id, &mut settled);
-            }
-        }
-        drop(guard);
-        self.changed.notify_one();
-    }
-
-    fn confirm(&self, id: SubscriptionId, members: &[(BrokerChannel, u64)]) {
-        let mut table = self.write();
-        for (name, token) in members {
-            let member = table.routes.get_mut(name).and_then(|route| {
-                route
-                    .members
-                    .iter_mut()
-                    .find(|m| m.id == id && m.token == *token)
-            });
-            if let Some(member) = member {
-                member.claims = member.claims.saturating_sub(1);
-                member.confirmed = true;
-            }
-        }
     }
 
     fn next_id(&self) -> u64 {
@@ -405,108 +240,67 @@ impl Router {
 }
 
 impl Table {
-    fn remove_member(&mut self, name: &BrokerChannel, id: SubscriptionId, settled: &mut Settled) {
-        let Some(route) = self.routes.get_mut(name) else {
+    fn remove_member(&mut self, channel: &Channel, id: SubscriptionId, settled: &mut Settled) {
+        let Some(route) = self.routes.get_mut(channel.as_str().as_bytes()) else {
             return;
         };
-        let Some(at) = route.members.iter().position(|m| m.id == id) else {
+        let Some(member) = route.members.remove(id) else {
             return;
         };
-        for wait in route.members.remove(at).waiters {
+        for wait in member.into_waiters() {
             settled.settle(&mut self.waiters, wait, Ok(()));
         }
-        if route.members.is_empty() && !route.dirty {
-            route.dirty = true;
-            self.dirty.push_back(name.clone());
+        if route.members.is_empty() {
+            self.occupied -= 1;
+            route.touch(channel, &mut self.dirty);
+        }
+    }
+
+    /// Gives back the room that a crowd has left behind.
+    fn trim(&mut self) {
+        trim(&mut self.routes);
+        trim(&mut self.subscriptions);
+        trim(&mut self.waiters);
+        if self.dirty.is_empty() && self.dirty.capacity() > ROOM {
+            self.dirty = VecDeque::new();
         }
     }
 }
 
 impl Route {
-    fn new(channel: &Channel) -> Self {
-        Self {
-            channel: channel.clone(),
-            on_broker: false,
-            dirty: false,
-            members: Vec::new(),
-            heard: Mutex::default(),
-        }
-    }
-
-    /// The member of this subscription, made if there is none.
-    fn member(&mut self, id: SubscriptionId, token: u64, inbox: &Arc<Inbox>) -> &mut Member {
-        let at = match self.members.iter().position(|m| m.id == id) {
-            Some(at) => at,
-            None => {
-                self.members.push(Member::new(id, token, inbox));
-                self.members.len() - 1
+    /// The broker may have to be told something about it.
+    fn touch(&mut self, channel: &Channel, dirty: &mut VecDeque<Channel>) {
+        if !self.dirty {
+            self.dirty = true;
+            if !self.planned {
+                dirty.push_back(channel.clone());
             }
-        };
-        &mut self.members[at]
-    }
-
-    fn heard_mut(&mut self) -> &mut HashMap<NodeId, Heard> {
-        self.heard.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Member {
-    fn new(id: SubscriptionId, token: u64, inbox: &Arc<Inbox>) -> Self {
-        Self {
-            id,
-            token,
-            inbox: Arc::clone(inbox),
-            since: None,
-            plan: None,
-            claims: 0,
-            confirmed: false,
-            waiters: Vec::new(),
         }
     }
 }
 
-impl Claim {
-    /// The call succeeded: the members stay.
-    pub(crate) fn confirm(mut self) {
-        let members = std::mem::take(&mut self.members);
-        self.router.confirm(self.id, &members);
+impl Local {
+    /// A membership of it that is not in force.
+    fn member(&self, id: SubscriptionId) -> Member {
+        Member::new(id, self.queue.clone(), self.without_own)
     }
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.members.is_empty() {
-            self.router.withdraw(self.id, &self.members);
-        }
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().as_bytes().hash(state);
     }
 }
 
-impl Settled {
-    /// One member that a call waits for has this result.
-    fn settle(
-        &mut self,
-        waiters: &mut HashMap<u64, Waiter>,
-        wait: u64,
-        result: Result<(), SubscribeErrorKind>,
-    ) {
-        let Some(waiter) = waiters.get_mut(&wait) else {
-            return;
-        };
-        waiter.remaining -= 1;
-        if (result.is_err() || waiter.remaining == 0)
-            && let Some(waiter) = waiters.remove(&wait)
-        {
-            self.0.push((waiter.done, result));
-        }
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_str().as_bytes()
     }
 }
 
-impl Drop for Settled {
-    fn drop(&mut self) {
-        for (answer, result) in self.0.drain(..) {
-            // The caller may have given up; its claim takes the members back.
-            let _ = answer.send(result);
-        }
+fn trim<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
+    if table.capacity() > ROOM && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
     }
 }
 

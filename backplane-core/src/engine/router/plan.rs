@@ -1,11 +1,14 @@
 //! What the supervisor does with the routes: tell the broker what has changed, and say when a link
 //! is in force and when it is gone.
 
-use super::{Router, Settled, Wake, lock};
+use std::collections::{HashMap, VecDeque};
+
+use super::{Router, Settled, Table, Wake, lock};
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::error::SubscribeErrorKind;
 use crate::message::{Gap, OutageAccount};
+use crate::name::Channel;
 
 /// What the broker is to be told next.
 #[derive(Debug, Default)]
@@ -15,7 +18,7 @@ pub(crate) struct Plan {
     pub(crate) subscribe: Vec<BrokerChannel>,
     /// Channels that are subscribed already and have new members: these wait for a round trip, so
     /// that nothing published before reaches them (rule D6).
-    pub(crate) refresh: Vec<BrokerChannel>,
+    pub(crate) refresh: Vec<Channel>,
     /// Channels to unsubscribe.
     pub(crate) unsubscribe: Vec<BrokerChannel>,
 }
@@ -33,87 +36,118 @@ impl Router {
         self.changed.notified().await;
     }
 
+    /// Resolves when a plan has left enough for another one at the same time.
+    pub(crate) async fn backlog(&self) {
+        self.backlog.notified().await;
+    }
+
     /// Makes every route part of the coming plans, and says how many these are.
     pub(crate) fn plan_all(&self) -> usize {
         let mut guard = self.write();
         let table = &mut *guard;
         table.dirty.clear();
+        table.dirty.reserve(table.routes.len());
         for (name, route) in &mut table.routes {
             route.dirty = true;
-            table.dirty.push_back(name.clone());
+            table.dirty.push_back(name.0.clone());
         }
         table.dirty.len()
     }
 
-    /// Takes what the broker is to be told next, up to `limit` channels.
-    pub(crate) fn plan(&self, limit: usize) -> Option<Plan> {
+    /// Takes what the broker is to be told next, up to `limit` channels; nothing, when fewer than `least` wait.
+    ///
+    /// A channel of a plan is in no other one until that plan is [done](Self::done).
+    pub(crate) fn plan(&self, limit: usize, least: usize) -> Option<Plan> {
         let mut guard = self.write();
         let table = &mut *guard;
+        if table.dirty.len() < least {
+            return None;
+        }
         let mut plan = Plan {
             id: self.next_id(),
             ..Plan::default()
         };
         while plan.len() < limit {
-            let Some(name) = table.dirty.pop_front() else {
+            let Some(channel) = table.dirty.pop_front() else {
                 break;
             };
-            let Some(route) = table.routes.get_mut(&name) else {
+            let name = channel.as_str().as_bytes();
+            // One that was forgotten, and came again, may stand here twice.
+            let Some(route) = table.routes.get_mut(name).filter(|route| route.dirty) else {
                 continue;
             };
             route.dirty = false;
-            for member in route.members.iter_mut().filter(|m| m.since.is_none()) {
-                member.plan = Some(plan.id);
-            }
             match (route.members.is_empty(), route.on_broker) {
-                (false, false) => plan.subscribe.push(name),
-                (false, true) => {
-                    if route.members.iter().any(|m| m.since.is_none()) {
-                        plan.refresh.push(name);
-                    }
-                }
-                (true, true) => plan.unsubscribe.push(name),
+                (false, false) => plan.subscribe.push(self.namespace.name(&channel)),
+                (false, true) if !route.members.has_waiting() => continue,
+                (false, true) => plan.refresh.push(channel),
+                (true, true) => plan.unsubscribe.push(self.namespace.name(&channel)),
                 (true, false) => {
-                    table.routes.remove(&name);
+                    table.routes.remove(name);
+                    continue;
                 }
             }
+            route.planned = true;
+            for member in route.members.waiting_mut() {
+                member.pend(plan.id).plan = Some(plan.id);
+            }
+        }
+        if table.dirty.len() >= limit {
+            self.backlog.notify_one();
         }
         (plan.len() > 0).then_some(plan)
     }
 
-    /// A plan was done on this link, except for the channels that the broker refused.
+    /// A plan was done on this link, except for the channels that the broker refused, which stand in the order of the
+    /// plan.
     pub(crate) fn done(&self, plan: &Plan, refused: &[BrokerChannel], link: LinkId) {
         let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
-        for name in plan.subscribe.iter().chain(&plan.refresh) {
+        let mut refused = refused.iter().peekable();
+        let subscribed = plan.subscribe.iter().map(|name| {
+            let result = match refused.next_if(|refused| *refused == name) {
+                Some(_) => Err(SubscribeErrorKind::Refused),
+                None => Ok(()),
+            };
+            (self.local(name), result)
+        });
+        let refreshed = plan.refresh.iter();
+        let refreshed = refreshed.map(|channel| (channel.as_str().as_bytes(), Ok(())));
+        for (name, result) in subscribed.chain(refreshed) {
             let Some(route) = table.routes.get_mut(name) else {
                 continue;
             };
-            let result = if refused.contains(name) {
-                Err(SubscribeErrorKind::Refused)
-            } else {
-                route.on_broker = true;
-                Ok(())
-            };
-            for member in route.members.iter_mut().filter(|m| m.plan == Some(plan.id)) {
-                member.plan = None;
-                if result.is_ok() {
-                    member.since = Some(link);
-                }
-                for wait in member.waiters.drain(..) {
-                    settled.settle(&mut table.waiters, wait, result);
-                }
+            route.on_broker |= result.is_ok();
+            let in_force = result.is_ok().then_some(link);
+            route.members.planned(plan.id, in_force, |wait| {
+                settled.settle(&mut table.waiters, wait, result);
+            });
+            route.planned = false;
+            if route.dirty {
+                table.follow(name);
             }
         }
         for name in &plan.unsubscribe {
-            if let Some(route) = table.routes.get_mut(name) {
-                route.on_broker = false;
-                route.heard_mut().clear();
-                if route.members.is_empty() {
-                    table.routes.remove(name);
-                }
+            let name = self.local(name);
+            let Some(route) = table.routes.get_mut(name) else {
+                continue;
+            };
+            route.on_broker = false;
+            route.planned = false;
+            lock(&route.heard).clear();
+            if route.members.is_empty() {
+                table.routes.remove(name);
+            } else if route.dirty {
+                table.follow(name);
             }
         }
+        table.trim();
+    }
+
+    /// The channel of a name that the node made itself.
+    fn local<'a>(&self, name: &'a BrokerChannel) -> &'a [u8] {
+        self.namespace.channel(name.as_bytes()).unwrap_or_default()
     }
 
     /// The first of these channels that some subscription holds from before.
@@ -124,11 +158,9 @@ impl Router {
     ) -> Option<&'a BrokerChannel> {
         let table = self.read();
         channels.iter().find(|name| {
-            table.routes.get(*name).is_some_and(|route| {
-                route
-                    .members
-                    .iter()
-                    .any(|m| m.since.is_some_and(|since| since < link))
+            table.routes.get(self.local(name)).is_some_and(|route| {
+                let mut in_force = route.members.in_force().iter();
+                in_force.any(|member| member.since() < link)
             })
         })
     }
@@ -142,14 +174,9 @@ impl Router {
         for local in table.subscriptions.values_mut().filter(|s| s.owes_gap) {
             local.owes_gap = false;
             let account = OutageAccount::default();
-            *lock(&local.inbox.account) = Some(account.clone());
-            if local
-                .inbox
-                .queue
-                .push_gap_then(Gap::outage(account), &mut wake)
-            {
-                self.counters.gaps.add(1);
-            }
+            local.account = Some(account.clone());
+            let new = local.queue.push_gap_then(Gap::outage(account), &mut wake);
+            self.counters.gaps.add(u64::from(new));
         }
     }
 
@@ -164,24 +191,24 @@ impl Router {
         for route in table.routes.values_mut() {
             route.on_broker = false;
             route.dirty = false;
-            for member in &mut route.members {
-                member.plan = None;
-                member.waiters.clear();
-                if !was_live && member.since == Some(link) {
-                    member.since = None;
-                }
-                if member.since.is_some()
-                    && let Some(local) = table.subscriptions.get_mut(&member.id)
-                {
+            route.planned = false;
+            if !was_live {
+                route.members.undo(link);
+            }
+            for member in route.members.all_mut() {
+                member.settle(|pending| {
+                    pending.plan = None;
+                    pending.waiters.clear();
+                });
+            }
+            for member in route.members.in_force() {
+                if let Some(local) = table.subscriptions.get_mut(&member.id) {
                     local.owes_gap = true;
                 }
             }
         }
-        for (_, waiter) in table.waiters.drain() {
-            settled
-                .0
-                .push((waiter.done, Err(SubscribeErrorKind::Unavailable)));
-        }
+        settled.fail_all(&mut table.waiters, SubscribeErrorKind::Unavailable);
+        table.trim();
     }
 
     /// The node is closed: every subscription ends after what it has received (rule C1).
@@ -191,15 +218,21 @@ impl Router {
         let table = &mut *guard;
         table.closed = true;
         table.live = None;
-        table.routes.clear();
-        table.dirty.clear();
-        for (_, local) in table.subscriptions.drain() {
-            local.inbox.queue.close_then(&mut wake);
+        table.routes = HashMap::default();
+        table.occupied = 0;
+        table.dirty = VecDeque::new();
+        for local in std::mem::take(&mut table.subscriptions).into_values() {
+            local.queue.close_then(&mut wake);
         }
-        for (_, waiter) in table.waiters.drain() {
-            settled
-                .0
-                .push((waiter.done, Err(SubscribeErrorKind::Closed)));
+        settled.fail_all(&mut table.waiters, SubscribeErrorKind::Closed);
+    }
+}
+
+impl Table {
+    /// What has come in for a route since it became part of a plan is next.
+    fn follow(&mut self, name: &[u8]) {
+        if let Some((name, _)) = self.routes.get_key_value(name) {
+            self.dirty.push_back(name.0.clone());
         }
     }
 }
