@@ -8,6 +8,7 @@ use allocation_counter::{AllocationInfo, measure};
 use backplane_core::driver::{Frame, FrameError, Inbound};
 use backplane_core::{Backplane, Delivery, Message, Node, Subscribe, Subscription};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use proptest::prelude::*;
 use support::wire::{Wire, anything};
 use support::{Fake, channel, options};
@@ -195,6 +196,23 @@ fn what_a_queue_keeps_stays_within_its_bound_however_it_is_filled() {
             }
         }
     }
+}
+
+/// Rule M1 for many subscriptions of one channel, of which each keeps one message.
+#[test]
+fn a_frame_of_very_many_messages_costs_little_however_many_get_it() {
+    const MESSAGES: usize = 1 << 20;
+    let receiver = Receiver::new(on_c().capacity(1));
+    let request = || on_c().capacity(1);
+    let others = (0..30).map(|_| receiver.node.subscribe(request()));
+    let others = receiver.runtime.block_on(try_join_all(others));
+    let others = others.expect("subscriptions");
+    let bytes = Wire::new(1, 0, &vec![b"".as_slice(); MESSAGES]).bytes();
+    assert!(bytes.len() > MESSAGES);
+    let info = measure(|| receiver.deliver(&bytes));
+    assert_eq!(others.len(), 30);
+    assert!(info.bytes_max < 31 * 1024, "{info:?}");
+    assert_eq!(receiver.node.stats().overflowed, 31 * (MESSAGES as u64 - 1));
 }
 
 /// Not a bound, but a number that the docs name.

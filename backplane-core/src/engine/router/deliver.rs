@@ -8,7 +8,14 @@ use crate::engine::fate::LinkId;
 use crate::engine::lane::EPOCH_BITS;
 use crate::message::{Gap, Message};
 use crate::name::{Channel, NodeId};
+use crate::queue::Pushed;
 use crate::state::Event;
+
+/// For so many members the payloads are taken out of a frame once, and not for each.
+const CROWD: usize = 4;
+
+/// A frame of more messages is read anew for each: what it says must not cost much more memory than it has (rule M1).
+const MOST_AT_ONCE: usize = 1024;
 
 /// Where a frame goes.
 struct Target<'a> {
@@ -17,6 +24,22 @@ struct Target<'a> {
     route: &'a Route,
     /// The link that it came on.
     link: LinkId,
+}
+
+/// What the members of a route got of a frame.
+#[derive(Default)]
+struct Told {
+    delivered: u64,
+    gaps: u64,
+    overflowed: u64,
+}
+
+impl Told {
+    fn add(&mut self, pushed: Pushed) {
+        self.delivered += pushed.queued;
+        self.gaps += u64::from(pushed.new_gap);
+        self.overflowed += pushed.overflowed;
+    }
 }
 
 impl Router {
@@ -90,29 +113,34 @@ impl Router {
             }
         }
         heard.set(publisher, Heard { next, link });
-        let (mut delivered, mut gaps, mut overflowed) = (0, 0, 0);
-        for member in route.members.in_force() {
-            if member.without_own && publisher == self.node {
-                continue;
-            }
-            let messages = frame
-                .payloads()
-                .skip(usize::try_from(known).unwrap_or(usize::MAX))
-                .map(|payload| match known {
-                    0 => payload,
-                    // A frame of which a part is left out must not be kept for the rest.
-                    _ => Bytes::copy_from_slice(&payload),
-                })
-                .map(|payload| Message::new(target.channel.clone(), payload, publisher));
-            let pushed = member.queue.push_then(messages, wake);
-            delivered += pushed.queued;
-            overflowed += pushed.overflowed;
-            gaps += u64::from(pushed.new_gap);
+        let fresh = || {
+            let payloads = frame.payloads();
+            let payloads = payloads.skip(usize::try_from(known).unwrap_or(usize::MAX));
+            payloads.map(|payload| match known {
+                0 => payload,
+                // A frame of which a part is left out must not be kept for the rest.
+                _ => Bytes::copy_from_slice(&payload),
+            })
+        };
+        let message = |payload| Message::new(target.channel.clone(), payload, publisher);
+        let members = route.members.in_force();
+        let at_once = members.len() >= CROWD && frame.len() <= MOST_AT_ONCE;
+        let once: Option<Vec<Bytes>> = at_once.then(|| fresh().collect());
+        let own = publisher == self.node;
+        let mut told = Told::default();
+        for member in members.iter().filter(|member| !(own && member.without_own)) {
+            told.add(match &once {
+                None => member.queue.push_then(fresh().map(message), wake),
+                Some(payloads) => {
+                    let payloads = payloads.iter().cloned();
+                    member.queue.push_then(payloads.map(message), wake)
+                }
+            });
         }
-        self.counters.delivered.add(delivered);
-        if overflowed > 0 {
-            self.counters.gaps.add(gaps);
-            self.counters.overflowed.add(overflowed);
+        self.counters.delivered.add(told.delivered);
+        if told.overflowed > 0 {
+            self.counters.gaps.add(told.gaps);
+            self.counters.overflowed.add(told.overflowed);
         }
     }
 
