@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::ids::ById;
-use super::{Member, Name, Route, Router, SubscriptionId};
+use super::{Member, Name, Router, Routes, SubscriptionId};
 use crate::error::SubscribeErrorKind;
 use crate::name::Channel;
 
@@ -207,7 +207,7 @@ impl Drop for Settled {
 
 /// The member that a claim is for, if it has not left since.
 fn member<'a>(
-    routes: &'a mut HashMap<Name, Box<Route>>,
+    routes: &'a mut Routes,
     channel: &Channel,
     id: SubscriptionId,
     token: u64,

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use ahash::RandomState;
+
 use crate::name::Channel;
 
 /// The channels of one subscription. One needs no memory of its own.
@@ -11,7 +13,7 @@ pub(super) enum Held {
     #[default]
     None,
     One(Channel),
-    Many(Box<HashSet<Channel>>),
+    Many(Box<HashSet<Channel, RandomState>>),
 }
 
 impl Held {
@@ -71,10 +73,10 @@ impl Held {
     }
 
     #[allow(clippy::box_collection)]
-    fn into_set(self) -> Box<HashSet<Channel>> {
+    fn into_set(self) -> Box<HashSet<Channel, RandomState>> {
         match self {
             Self::None => Box::default(),
-            Self::One(only) => Box::new(HashSet::from([only])),
+            Self::One(only) => Box::new([only].into_iter().collect()),
             Self::Many(many) => many,
         }
     }

@@ -18,6 +18,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ahash::RandomState;
 use tokio::sync::Notify;
 
 pub(crate) use self::claim::Claimed;
@@ -65,7 +66,7 @@ struct Table {
     /// The link whose deliveries count.
     live: Option<LinkId>,
     closed: bool,
-    routes: HashMap<Name, Box<Route>>,
+    routes: Routes,
     /// How many routes have members.
     occupied: u64,
     /// Routes about which the broker may have to be told something, in order.
@@ -73,6 +74,9 @@ struct Table {
     subscriptions: HashMap<SubscriptionId, Box<Local>, ById>,
     waiters: Waiters,
 }
+
+/// Names come from users: the hash is seeded at random.
+type Routes = HashMap<Name, Box<Route>, RandomState>;
 
 /// The name of a route, found by its bytes.
 #[derive(Debug, PartialEq, Eq)]
