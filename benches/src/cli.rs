@@ -1,0 +1,77 @@
+//! The command line.
+//!
+//! ```text
+//! backplane-benches compare [--quick] [--format text|json|markdown] [--plot FILE.svg]
+//! ```
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::runtime::Runtime;
+
+use crate::compare::{Comparison, Plan};
+use crate::error::{Error, Result};
+use crate::report;
+
+/// How fast the backplane crates are, beside what they are built on.
+#[derive(Debug, Parser)]
+#[command(name = "backplane-benches", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare with blocking sockets, the raw redis crate and tokio broadcast, in one run.
+    Compare(CompareArgs),
+}
+
+#[derive(Args, Debug)]
+struct CompareArgs {
+    /// At most a minute, and noisier figures
+    #[arg(long)]
+    quick: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables for people
+    Text,
+}
+
+/// Runs the command with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let done = match command {
+        Command::Compare(args) => compare(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(args: &CompareArgs) -> Result<()> {
+    let plan = if args.quick {
+        Plan::quick()
+    } else {
+        Plan::full()
+    };
+    let rounds = plan.rounds;
+    let runtime = Runtime::new().map_err(Error::io("a runtime"))?;
+    let comparison = runtime.block_on(Comparison::run(plan, |round| {
+        eprintln!("round {} of {rounds}", round + 1);
+    }))?;
+    match args.format {
+        Format::Text => println!("{}", report::text(&comparison)),
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Two nodes of this project, on any driver: [`Ours`].
+
+use std::sync::Arc;
+
+use backplane_core::driver::Driver;
+use backplane_core::{
+    Backplane, Channel, Delivery, Node, NodeOptions, Prefix, Subscribe, Subscription,
+};
+use backplane_memory::{MemoryBus, MemoryDriver};
+use backplane_redis::{RedisBuilder, RedisDriver};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
+
+use super::{Contender, Publisher};
+use crate::arrivals::Arrivals;
+use crate::error::Result;
+use crate::server::OwnServer;
+
+/// How many deliveries the reader takes at once, at most.
+const READ_AT_ONCE: usize = 1024;
+
+/// What the subscription's queue holds: more than is ever under way, so that a gap is an error.
+const CAPACITY: usize = 1 << 20;
+const CAPACITY_BYTES: usize = 1 << 30;
+
+/// Two nodes: one publishes, and a task reads a subscription of the other.
+#[derive(Debug)]
+pub struct Ours<D: Driver> {
+    name: &'static str,
+    arrivals: Arc<Arrivals>,
+    publisher: OursPublisher<D>,
+    _subscriber: Node<D>,
+    _reader: JoinSet<()>,
+}
+
+/// One publisher of [`Ours`].
+#[derive(Debug)]
+pub struct OursPublisher<D: Driver> {
+    node: Arc<Node<D>>,
+    channel: Channel,
+}
+
+impl<D: Driver> Clone for OursPublisher<D> {
+    fn clone(&self) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            channel: self.channel.clone(),
+        }
+    }
+}
+
+impl Ours<RedisDriver> {
+    /// Two nodes on this server.
+    ///
+    /// # Errors
+    /// Whatever connecting and subscribing can fail with.
+    pub async fn on_redis(server: &OwnServer) -> Result<Self> {
+        let (alice, bob) = (redis_node(server).await?, redis_node(server).await?);
+        Self::between("backplane redis", alice, bob).await
+    }
+}
+
+impl Ours<MemoryDriver> {
+    /// Two nodes on one bus.
+    ///
+    /// # Errors
+    /// Whatever connecting and subscribing can fail with.
+    pub async fn in_memory() -> Result<Self> {
+        let bus = MemoryBus::new();
+        let alice = bus.connect(node_options()?).await?;
+        let bob = bus.connect(node_options()?).await?;
+        Self::between("backplane memory", alice, bob).await
+    }
+}
+
+impl<D: Driver> Ours<D> {
+    async fn between(name: &'static str, alice: Node<D>, bob: Node<D>) -> Result<Self> {
+        let arrivals = Arc::new(Arrivals::new(name));
+        let channel = Channel::new("news")?;
+        let request = Subscribe::to([channel.clone()])
+            .capacity(CAPACITY)
+            .max_bytes(CAPACITY_BYTES);
+        let subscription = bob.subscribe(request).await?;
+        let mut reader = JoinSet::new();
+        reader.spawn(read(subscription, Arc::clone(&arrivals)));
+        Ok(Self {
+            name,
+            arrivals,
+            publisher: OursPublisher {
+                node: Arc::new(alice),
+                channel,
+            },
+            _subscriber: bob,
+            _reader: reader,
+        })
+    }
+}
+
+impl<D: Driver> OursPublisher<D> {
+    /// Publishes many messages from one task; returns when the broker has accepted all of them.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub async fn publish_many(&self, payloads: Vec<Bytes>) -> Result<()> {
+        publish_many(&self.node, &self.channel, payloads).await
+    }
+}
+
+impl<D: Driver> Contender for Ours<D> {
+    type Publisher = OursPublisher<D>;
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn arrivals(&self) -> &Arc<Arrivals> {
+        &self.arrivals
+    }
+
+    fn publisher(&self) -> OursPublisher<D> {
+        self.publisher.clone()
+    }
+}
+
+impl<D: Driver> Publisher for OursPublisher<D> {
+    async fn publish(&mut self, payload: Bytes) -> Result<()> {
+        Ok(self.node.publish(&self.channel, payload).await?)
+    }
+}
+
+/// A node on this server, with the options of every bench.
+///
+/// # Errors
+/// Whatever connecting can fail with.
+pub async fn redis_node(server: &OwnServer) -> Result<Node<RedisDriver>> {
+    let builder = RedisBuilder::new(server.url()).node_options(node_options()?);
+    Ok(builder.connect().await?)
+}
+
+/// The defaults, but for a subscribe of a hundred thousand channels, which may take its time.
+///
+/// # Errors
+/// None: the prefix is valid.
+pub fn node_options() -> Result<NodeOptions> {
+    let patience = std::time::Duration::from_secs(60);
+    Ok(NodeOptions::new(Prefix::new("bench")?).subscribe_timeout(patience))
+}
+
+/// Publishes many messages to one channel from one task; returns when the broker has accepted all of them.
+///
+/// # Errors
+/// The first that failed.
+pub async fn publish_many<D: Driver>(
+    node: &Node<D>,
+    channel: &Channel,
+    payloads: Vec<Bytes>,
+) -> Result<()> {
+    let publishes = payloads
+        .into_iter()
+        .map(|payload| node.publish(channel, payload));
+    try_join_all(publishes).await?;
+    Ok(())
+}
+
+/// Waits for a delivery and takes those that follow at once, up to `limit`. Returns how many; 0 when the
+/// subscription has ended.
+pub async fn receive_many(
+    subscription: &mut Subscription,
+    buffer: &mut Vec<Delivery>,
+    limit: usize,
+) -> usize {
+    let begin = buffer.len();
+    buffer.extend(subscription.recv().await);
+    while buffer.len() > begin && buffer.len() - begin < limit {
+        let Ok(delivery) = subscription.try_recv() else {
+            break;
+        };
+        buffer.push(delivery);
+    }
+    buffer.len() - begin
+}
+
+async fn read(mut subscription: Subscription, arrivals: Arc<Arrivals>) {
+    let mut buffer = Vec::with_capacity(READ_AT_ONCE);
+    while receive_many(&mut subscription, &mut buffer, READ_AT_ONCE).await > 0 {
+        let (mut messages, is_timing) = (0, arrivals.is_timing());
+        for delivery in buffer.drain(..) {
+            match delivery {
+                Delivery::Message(message) if is_timing => arrivals.take(message.payload()),
+                Delivery::Message(_) => messages += 1,
+                Delivery::Gap(gap) => arrivals.fail(format!("a gap: {gap}")),
+            }
+        }
+        arrivals.add(messages);
+    }
+    arrivals.fail("the subscription ended");
+}

@@ -1,0 +1,9 @@
+//! The measurements: each takes a contender and gives numbers of one round.
+
+pub mod latency;
+pub mod throughput;
+
+use std::time::Duration;
+
+/// How long stragglers are waited for before they count as lost.
+pub const PATIENCE: Duration = Duration::from_secs(20);
