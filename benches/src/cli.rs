@@ -32,6 +32,9 @@ struct CompareArgs {
     /// At most a minute, and noisier figures
     #[arg(long)]
     quick: bool,
+    /// A few seconds, to see that it runs: the figures mean nothing
+    #[arg(long, hide = true)]
+    tiny: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -41,6 +44,10 @@ struct CompareArgs {
 enum Format {
     /// Tables for people
     Text,
+    /// One object for programs
+    Json,
+    /// The same tables for a page
+    Markdown,
 }
 
 /// Runs the command with the arguments of this process.
@@ -60,18 +67,17 @@ pub fn main() -> ExitCode {
 }
 
 fn compare(args: &CompareArgs) -> Result<()> {
-    let plan = if args.quick {
-        Plan::quick()
-    } else {
-        Plan::full()
+    let plan = match (args.tiny, args.quick) {
+        (true, _) => Plan::tiny(),
+        (_, true) => Plan::quick(),
+        _ => Plan::full(),
     };
-    let rounds = plan.rounds;
     let runtime = Runtime::new().map_err(Error::io("a runtime"))?;
-    let comparison = runtime.block_on(Comparison::run(plan, |round| {
-        eprintln!("round {} of {rounds}", round + 1);
-    }))?;
+    let comparison = runtime.block_on(Comparison::run(plan, |step| eprintln!("{step}")))?;
     match args.format {
-        Format::Text => println!("{}", report::text(&comparison)),
+        Format::Text => print!("{}", report::text::text(&comparison)),
+        Format::Json => println!("{}", report::json::json(&comparison)),
+        Format::Markdown => print!("{}", report::markdown::markdown(&comparison)),
     }
     Ok(())
 }

@@ -1,38 +1,45 @@
 //! The comparison: everything measured round by round, the contenders interleaved.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backplane_memory::MemoryDriver;
-use backplane_redis::RedisDriver;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
+use crate::allocations::{self, Counted};
 use crate::arrivals::histogram;
-use crate::contender::{Broadcast, Contender, Floor, Form, Ours, Raw};
-use crate::error::{Error, Result};
+use crate::contender::{Contender, MEMORY, REDIS};
+use crate::error::Result;
+use crate::field::{Field, IN_PROCESS, LATENCY, THROUGHPUT, rotated};
 use crate::figures::Figures;
+use crate::keys::BARE_LOOP;
 use crate::machine::About;
-use crate::measure::throughput::Flow;
-use crate::measure::{latency, throughput};
+use crate::measure::throughput::{self, Flow};
+use crate::measure::{churn, fanout::Reading};
 use crate::server::OwnServer;
 
 /// How much is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// How often everything is measured; medians are taken over the rounds.
     pub rounds: usize,
+    /// In how many rounds very many channels are subscribed.
+    pub churn_rounds: usize,
     /// How long a latency is measured in a round.
     pub latency_span: Duration,
-    /// How long a throughput is measured in a round.
-    pub throughput_span: Duration,
-    /// The numbers of awaiting publishers.
+    /// How long anything else is measured in a round.
+    pub span: Duration,
+    /// The numbers of awaiting publishers. 1, 64 and 1024 are among them.
     pub publishers: Vec<usize>,
     /// Messages a second where the rate is fixed.
     pub rate: u64,
     /// The length of a message.
     pub payload: usize,
+    /// How many parked subscriptions a fan-out has.
+    pub audience: usize,
+    /// How many channels are very many.
+    pub channels: usize,
     /// Whether it is the short form.
     pub quick: bool,
 }
@@ -43,11 +50,14 @@ impl Plan {
     pub fn full() -> Self {
         Self {
             rounds: 11,
+            churn_rounds: 5,
             latency_span: Duration::from_millis(500),
-            throughput_span: Duration::from_millis(400),
+            span: Duration::from_millis(400),
             publishers: vec![1, 8, 64, 256, 1024],
             rate: 2000,
             payload: 128,
+            audience: 10_000,
+            channels: 100_000,
             quick: false,
         }
     }
@@ -57,11 +67,35 @@ impl Plan {
     pub fn quick() -> Self {
         Self {
             rounds: 5,
+            churn_rounds: 3,
             latency_span: Duration::from_millis(250),
-            throughput_span: Duration::from_millis(200),
+            span: Duration::from_millis(150),
             publishers: vec![1, 64, 1024],
             quick: true,
             ..Self::full()
+        }
+    }
+
+    /// A few seconds, to see that it runs: its figures mean nothing.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self {
+            rounds: 1,
+            churn_rounds: 1,
+            latency_span: Duration::from_millis(30),
+            span: Duration::from_millis(30),
+            audience: 100,
+            channels: 1000,
+            ..Self::quick()
+        }
+    }
+
+    fn warm_up(&self) -> Self {
+        Self {
+            latency_span: Duration::from_millis(30),
+            span: Duration::from_millis(30),
+            churn_rounds: 0,
+            ..self.clone()
         }
     }
 }
@@ -77,6 +111,8 @@ pub struct Comparison {
     pub figures: Figures,
     /// All latencies of all rounds, by measurement and contender, in nanoseconds.
     pub latencies: BTreeMap<(&'static str, &'static str), Histogram<u64>>,
+    /// What was counted instead of timed.
+    pub counted: Counted,
 }
 
 /// The latency of one message at a time.
@@ -88,93 +124,70 @@ pub const FIXED_RATE: &str = "fixed_rate";
 pub const QUANTILES: [(&str, f64); 4] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
 
-/// Who takes part.
-struct Field {
-    server: OwnServer,
-    floor: Arc<Mutex<Floor>>,
-    stream: Raw,
-    to_task: Raw,
-    closure: Raw,
-    redis: Ours<RedisDriver>,
-    broadcast: Broadcast,
-    memory: Ours<MemoryDriver>,
-}
-
-/// One of those who take part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Floor,
-    Stream,
-    ToTask,
-    Closure,
-    Redis,
-    Broadcast,
-    Memory,
-}
-
-const LATENCY: [Who; 7] = [
-    Who::Floor,
-    Who::Stream,
-    Who::ToTask,
-    Who::Closure,
-    Who::Redis,
-    Who::Broadcast,
-    Who::Memory,
-];
-const THROUGHPUT: [Who; 3] = [Who::Stream, Who::Closure, Who::Redis];
-const IN_PROCESS: [Who; 2] = [Who::Broadcast, Who::Memory];
-
 /// How many messages one call of publish-many gets.
 const CHUNK: usize = 4096;
-/// How many messages may wait in the comparison with tokio broadcast.
+/// How many messages may wait in the comparison with tokio broadcast, and how many one call of publish-many gets there.
 const WINDOW: u64 = 1024;
+const SMALL_CHUNK: usize = 128;
 
 impl Comparison {
-    /// Starts a server and measures. `progress` is told before each round.
+    /// Starts a server and measures. `progress` is told of each step.
     ///
     /// # Errors
-    /// [`Error`]: no server, or a measurement that is void.
-    pub async fn run(plan: Plan, mut progress: impl FnMut(usize)) -> Result<Self> {
-        let field = Field::open().await?;
+    /// [`Error`](crate::error::Error): no server, or a measurement that is void.
+    pub async fn run(plan: Plan, mut progress: impl FnMut(&str)) -> Result<Self> {
+        let field = Field::open(plan.audience).await?;
         let version = field.server.version();
         let about = About::this_machine(version, plan.payload, plan.rounds, plan.quick);
+        progress("counting allocations");
+        let counted = allocations::count(&field.server.url(), plan.payload, plan.channels).await?;
         let mut comparison = Self {
             about,
             plan,
             figures: Figures::default(),
             latencies: BTreeMap::new(),
+            counted,
         };
         // What is measured first would pay for what the others find warm.
-        let warm_up = Plan {
-            latency_span: Duration::from_millis(30),
-            throughput_span: Duration::from_millis(30),
-            ..comparison.plan.clone()
-        };
-        let measured = std::mem::replace(&mut comparison.plan, warm_up);
-        comparison.round(&field, 0).await?;
-        comparison.plan = measured;
+        progress("warming up");
+        let warm_up = comparison.plan.warm_up();
+        comparison.round(&field, &warm_up, 0).await?;
         comparison.figures = Figures::default();
         comparison.latencies.clear();
-        for round in 0..comparison.plan.rounds {
-            progress(round);
-            comparison.round(&field, round).await?;
+        let plan = comparison.plan.clone();
+        for round in 0..plan.rounds {
+            progress(&format!("round {} of {}", round + 1, plan.rounds));
+            comparison.round(&field, &plan, round).await?;
         }
         Ok(comparison)
     }
 
-    async fn round(&mut self, field: &Field, round: usize) -> Result<()> {
-        let (len, span) = (self.plan.payload, self.plan.latency_span);
+    async fn round(&mut self, field: &Field, plan: &Plan, round: usize) -> Result<()> {
+        self.latency(field, plan, round).await?;
+        self.throughput(field, plan, round).await?;
+        self.fan_out(field, plan, round).await?;
+        if round < plan.churn_rounds {
+            self.churn(plan).await?;
+        }
+        Ok(())
+    }
+
+    async fn latency(&mut self, field: &Field, plan: &Plan, round: usize) -> Result<()> {
+        let (len, span) = (plan.payload, plan.latency_span);
         for who in rotated(&LATENCY, round) {
             let latencies = field.closed_loop(who, len, span).await?;
             self.note_latencies(CLOSED_LOOP, field.name(who), &latencies);
         }
         for who in rotated(&LATENCY, round) {
-            let latencies = field.fixed_rate(who, len, self.plan.rate, span).await?;
+            let latencies = field.fixed_rate(who, len, plan.rate, span).await?;
             self.note_latencies(FIXED_RATE, field.name(who), &latencies);
         }
-        let payload = Bytes::from(vec![b'.'; len]);
-        let span = self.plan.throughput_span;
-        for publishers in self.plan.publishers.clone() {
+        Ok(())
+    }
+
+    async fn throughput(&mut self, field: &Field, plan: &Plan, round: usize) -> Result<()> {
+        let (payload, span) = (Bytes::from(vec![b'.'; plan.payload]), plan.span);
+        for publishers in plan.publishers.iter().copied() {
             for who in rotated(&THROUGHPUT, round) {
                 let flow = field.awaiting(who, publishers, &payload, span).await?;
                 self.note_flow(&publishers.to_string(), field.name(who), flow);
@@ -184,12 +197,43 @@ impl Comparison {
         let flow = throughput::many(&field.redis, &payload, span, CHUNK, cpu).await?;
         self.note_flow("many", field.redis.name(), flow);
         for who in rotated(&IN_PROCESS, round) {
-            let flow = field.windowed(who, &payload, span).await?;
+            let flow = field.windowed(who, &payload, span, WINDOW).await?;
             self.note_flow("in_process", field.name(who), flow);
         }
-        let flow =
-            throughput::many(&field.memory, &payload, span, WINDOW as usize / 8, None).await?;
+        let flow = throughput::many(&field.memory, &payload, span, SMALL_CHUNK, None).await?;
         self.note_flow("many", field.memory.name(), flow);
+        Ok(())
+    }
+
+    async fn fan_out(&mut self, field: &Field, plan: &Plan, round: usize) -> Result<()> {
+        let payload = Bytes::from(vec![b'.'; plan.payload]);
+        for (reading, figure) in [
+            (Reading::Single, "fanout_ns"),
+            (Reading::Burst, "fanout_burst_ns"),
+        ] {
+            let mut order = [(BARE_LOOP, false), (MEMORY, true)];
+            order.rotate_left(round % 2);
+            for (name, is_ours) in order {
+                let audience = field.audience(reading, is_ours);
+                let nanos = audience.measure(&payload, plan.span).await?;
+                self.figures.push(figure, name, nanos);
+            }
+        }
+        Ok(())
+    }
+
+    /// On a server of its own, as it breaks every connection.
+    async fn churn(&mut self, plan: &Plan) -> Result<()> {
+        let server = OwnServer::start().await?;
+        let churn = churn::churn(&server, plan.channels).await?;
+        for (figure, who, seconds) in [
+            ("subscribe_s", REDIS, churn.subscribe),
+            ("resubscribe_s", REDIS, churn.resubscribe),
+            ("subscribe_each_s", REDIS, churn.subscribe_each),
+            ("subscribe_s", "raw", churn.raw_subscribe),
+        ] {
+            self.figures.push(figure, who, seconds);
+        }
         Ok(())
     }
 
@@ -218,96 +262,4 @@ impl Comparison {
             figures.push(format!("redis_cpu_us_{what}"), who, server);
         }
     }
-}
-
-impl Field {
-    async fn open() -> Result<Self> {
-        let server = OwnServer::start().await?;
-        let floor = Arc::new(Mutex::new(Floor::open(&server)?));
-        Ok(Self {
-            floor,
-            stream: Raw::open(&server, Form::Stream).await?,
-            to_task: Raw::open(&server, Form::ClosureToTask).await?,
-            closure: Raw::open(&server, Form::Closure).await?,
-            redis: Ours::on_redis(&server).await?,
-            broadcast: Broadcast::open(),
-            memory: Ours::in_memory().await?,
-            server,
-        })
-    }
-
-    fn name(&self, who: Who) -> &'static str {
-        match who {
-            Who::Floor => Floor::NAME,
-            Who::Stream => self.stream.name(),
-            Who::ToTask => self.to_task.name(),
-            Who::Closure => self.closure.name(),
-            Who::Redis => self.redis.name(),
-            Who::Broadcast => self.broadcast.name(),
-            Who::Memory => self.memory.name(),
-        }
-    }
-
-    async fn closed_loop(&self, who: Who, len: usize, span: Duration) -> Result<Histogram<u64>> {
-        match who {
-            Who::Floor => latency::floor_closed_loop(&self.floor, len, span).await,
-            Who::Stream => latency::closed_loop(&self.stream, len, span).await,
-            Who::ToTask => latency::closed_loop(&self.to_task, len, span).await,
-            Who::Closure => latency::closed_loop(&self.closure, len, span).await,
-            Who::Redis => latency::closed_loop(&self.redis, len, span).await,
-            Who::Broadcast => latency::closed_loop(&self.broadcast, len, span).await,
-            Who::Memory => latency::closed_loop(&self.memory, len, span).await,
-        }
-    }
-
-    async fn fixed_rate(
-        &self,
-        who: Who,
-        len: usize,
-        rate: u64,
-        span: Duration,
-    ) -> Result<Histogram<u64>> {
-        match who {
-            Who::Floor => latency::floor_fixed_rate(&self.floor, len, rate, span).await,
-            Who::Stream => latency::fixed_rate(&self.stream, len, rate, span).await,
-            Who::ToTask => latency::fixed_rate(&self.to_task, len, rate, span).await,
-            Who::Closure => latency::fixed_rate(&self.closure, len, rate, span).await,
-            Who::Redis => latency::fixed_rate(&self.redis, len, rate, span).await,
-            Who::Broadcast => latency::fixed_rate(&self.broadcast, len, rate, span).await,
-            Who::Memory => latency::fixed_rate(&self.memory, len, rate, span).await,
-        }
-    }
-
-    async fn awaiting(
-        &self,
-        who: Who,
-        publishers: usize,
-        payload: &Bytes,
-        span: Duration,
-    ) -> Result<Flow> {
-        use throughput::awaiting;
-        let cpu = Some(self.server.cpu());
-        match who {
-            Who::Stream => awaiting(&self.stream, publishers, payload, span, cpu).await,
-            Who::ToTask => awaiting(&self.to_task, publishers, payload, span, cpu).await,
-            Who::Closure => awaiting(&self.closure, publishers, payload, span, cpu).await,
-            Who::Redis => awaiting(&self.redis, publishers, payload, span, cpu).await,
-            Who::Floor | Who::Broadcast | Who::Memory => Err(Error::not_so(self.name(who))),
-        }
-    }
-
-    async fn windowed(&self, who: Who, payload: &Bytes, span: Duration) -> Result<Flow> {
-        match who {
-            Who::Broadcast => throughput::windowed(&self.broadcast, payload, span, WINDOW).await,
-            Who::Memory => throughput::windowed(&self.memory, payload, span, WINDOW).await,
-            other => Err(Error::not_so(self.name(other))),
-        }
-    }
-}
-
-/// The same in another order each round, so that nobody always comes after the same one.
-fn rotated<const N: usize>(all: &[Who; N], round: usize) -> [Who; N] {
-    let mut order = *all;
-    order.rotate_left(round % N);
-    order
 }

@@ -57,6 +57,9 @@ pub enum Error {
         /// What it told.
         what: String,
     },
+    /// The program that counts allocations is missing, or failed.
+    #[error("allocations could not be counted: {0}")]
+    Counting(String),
     /// Something took too long.
     #[error("{what} took longer than {within:?}")]
     TooLong {

@@ -36,10 +36,10 @@ impl Figures {
         median(self.rounds(figure, contender))
     }
 
-    /// The median over the rounds of the ratio of two contenders.
+    /// The median over the rounds of the ratio of two, each a figure and a contender.
     #[must_use]
-    pub fn ratio(&self, figure: &str, contender: &str, against: &str) -> Option<f64> {
-        ratio(self.rounds(figure, contender), self.rounds(figure, against))
+    pub fn ratio(&self, of: (&str, &str), to: (&str, &str)) -> Option<f64> {
+        ratio(self.rounds(of.0, of.1), self.rounds(to.0, to.1))
     }
 
     /// The values of all rounds.
@@ -86,8 +86,8 @@ mod tests {
             figures.push("latency", "b", b);
         }
         assert_eq!(figures.median("latency", "a"), Some(6.0));
-        assert_eq!(figures.ratio("latency", "a", "b"), Some(2.0));
-        assert_eq!(figures.ratio("latency", "a", "c"), None);
+        assert_eq!(figures.ratio(("latency", "a"), ("latency", "b")), Some(2.0));
+        assert_eq!(figures.ratio(("latency", "a"), ("latency", "c")), None);
         let summary = &figures.summaries()["latency"]["b"];
         assert_eq!((summary.min, summary.max), (1.0, 20.0));
         assert_eq!(summary.rounds, [1.0, 20.0, 2.0]);

@@ -4,6 +4,7 @@
 //! the criterion benches of single parts. The README's example is compiled and run here, as this crate sees all the
 //! others.
 
+pub mod allocations;
 pub mod arrivals;
 pub mod cli;
 pub mod clock;
@@ -11,7 +12,9 @@ pub mod compare;
 pub mod contender;
 pub mod cpu;
 pub mod error;
+pub mod field;
 pub mod figures;
+pub mod keys;
 pub mod machine;
 pub mod measure;
 pub mod report;

@@ -11,6 +11,9 @@ use super::{Contender, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
 
+/// Its name in reports.
+pub const BROADCAST: &str = "tokio broadcast";
+
 /// What it holds: more than the window of the measurement.
 const CAPACITY: usize = 4096;
 
@@ -27,7 +30,7 @@ impl Broadcast {
     #[must_use]
     pub fn open() -> Self {
         let (sender, mut receiver) = broadcast::channel(CAPACITY);
-        let arrivals = Arc::new(Arrivals::new("tokio broadcast"));
+        let arrivals = Arc::new(Arrivals::new(BROADCAST));
         let of_task = Arc::clone(&arrivals);
         let mut reader = JoinSet::new();
         reader.spawn(async move {
@@ -54,7 +57,7 @@ impl Contender for Broadcast {
     type Publisher = broadcast::Sender<Bytes>;
 
     fn name(&self) -> &'static str {
-        "tokio broadcast"
+        BROADCAST
     }
 
     fn arrivals(&self) -> &Arc<Arrivals> {

@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::broadcast::Broadcast;
+pub use self::broadcast::{BROADCAST, Broadcast};
 pub use self::floor::Floor;
-pub use self::ours::{Ours, node_options, publish_many, receive_many, redis_node};
+pub use self::ours::{MEMORY, Ours, REDIS, node_options, publish_many, receive_many, redis_node};
 pub use self::raw::{Form, Raw};
 use crate::arrivals::Arrivals;
 use crate::error::Result;

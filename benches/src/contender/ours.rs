@@ -15,7 +15,11 @@ use tokio::task::JoinSet;
 use super::{Contender, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
-use crate::server::OwnServer;
+
+/// The name of the Redis backend in reports.
+pub const REDIS: &str = "backplane redis";
+/// The name of the memory backend in reports.
+pub const MEMORY: &str = "backplane memory";
 
 /// How many deliveries the reader takes at once, at most.
 const READ_AT_ONCE: usize = 1024;
@@ -51,13 +55,13 @@ impl<D: Driver> Clone for OursPublisher<D> {
 }
 
 impl Ours<RedisDriver> {
-    /// Two nodes on this server.
+    /// Two nodes on the server of this URL.
     ///
     /// # Errors
     /// Whatever connecting and subscribing can fail with.
-    pub async fn on_redis(server: &OwnServer) -> Result<Self> {
-        let (alice, bob) = (redis_node(server).await?, redis_node(server).await?);
-        Self::between("backplane redis", alice, bob).await
+    pub async fn on_redis(url: &str) -> Result<Self> {
+        let (alice, bob) = (redis_node(url).await?, redis_node(url).await?);
+        Self::between(REDIS, alice, bob).await
     }
 }
 
@@ -70,7 +74,7 @@ impl Ours<MemoryDriver> {
         let bus = MemoryBus::new();
         let alice = bus.connect(node_options()?).await?;
         let bob = bus.connect(node_options()?).await?;
-        Self::between("backplane memory", alice, bob).await
+        Self::between(MEMORY, alice, bob).await
     }
 }
 
@@ -129,12 +133,12 @@ impl<D: Driver> Publisher for OursPublisher<D> {
     }
 }
 
-/// A node on this server, with the options of every bench.
+/// A node on the server of this URL, with the options of every bench.
 ///
 /// # Errors
 /// Whatever connecting can fail with.
-pub async fn redis_node(server: &OwnServer) -> Result<Node<RedisDriver>> {
-    let builder = RedisBuilder::new(server.url()).node_options(node_options()?);
+pub async fn redis_node(url: &str) -> Result<Node<RedisDriver>> {
+    let builder = RedisBuilder::new(url).node_options(node_options()?);
     Ok(builder.connect().await?)
 }
 

@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use super::{Contender, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
-use crate::server::OwnServer;
 
 /// Requests that may wait for the connection's task, as in `backplane-redis`.
 const PIPELINE_BUFFER: usize = 1024;
@@ -70,8 +69,8 @@ impl Raw {
     ///
     /// # Errors
     /// [`Error::Redis`](crate::error::Error::Redis).
-    pub async fn open(server: &OwnServer, form: Form) -> Result<Self> {
-        let client = client(server)?;
+    pub async fn open(url: &str, form: Form) -> Result<Self> {
+        let client = client(url)?;
         let arrivals = Arc::new(Arrivals::new(form.name()));
         let publish = client
             .get_multiplexed_async_connection_with_config(&config())
@@ -152,10 +151,9 @@ impl Publisher for RawPublisher {
     }
 }
 
-fn client(server: &OwnServer) -> Result<Client> {
+fn client(url: &str) -> Result<Client> {
     let redis = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-    let info = server
-        .url()
+    let info = url
         .into_connection_info()?
         .set_tcp_settings(TcpSettings::default().set_nodelay(true))
         .set_redis_settings(redis);

@@ -1,5 +1,7 @@
 //! The measurements: each takes a contender and gives numbers of one round.
 
+pub mod churn;
+pub mod fanout;
 pub mod latency;
 pub mod throughput;
 

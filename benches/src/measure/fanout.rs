@@ -1,0 +1,190 @@
+//! Fan-out inside one process: one message to ten thousand parked subscriptions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backplane_core::{Backplane, Channel, Delivery, Node, Subscribe};
+use backplane_memory::{MemoryBus, MemoryDriver};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::PATIENCE;
+use crate::arrivals::Arrivals;
+use crate::clock;
+use crate::contender::{MEMORY, node_options, publish_many, receive_many};
+use crate::error::{Error, Result};
+use crate::keys::BARE_LOOP;
+
+/// How many messages make a burst.
+pub const BURST: usize = 32;
+
+/// What each receiver holds.
+const CAPACITY: usize = 128;
+
+/// How the receivers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// One message a call; they are published one at a time.
+    Single,
+    /// Many messages a call; they are published in bursts of [`BURST`].
+    Burst,
+}
+
+impl Reading {
+    const fn messages(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::Burst => BURST,
+        }
+    }
+}
+
+/// Receivers of one kind, each parked in a task of its own.
+#[derive(Debug)]
+pub struct Audience {
+    reading: Reading,
+    size: usize,
+    arrivals: Arc<Arrivals>,
+    source: Source,
+    _receivers: JoinSet<()>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Bare(Arc<[mpsc::Sender<Bytes>]>),
+    Ours(Arc<Node<MemoryDriver>>, Channel),
+}
+
+impl Audience {
+    /// Bounded tokio channels, to which a bare loop of `try_send` publishes.
+    #[must_use]
+    pub fn bare(size: usize, reading: Reading) -> Self {
+        let arrivals = Arc::new(Arrivals::new(BARE_LOOP));
+        let mut receivers = JoinSet::new();
+        let senders = (0..size).map(|_| {
+            let (sender, mut receiver) = mpsc::channel::<Bytes>(CAPACITY);
+            let arrivals = Arc::clone(&arrivals);
+            receivers.spawn(async move {
+                if reading == Reading::Single {
+                    while receiver.recv().await.is_some() {
+                        arrivals.add(1);
+                    }
+                }
+                let mut buffer = Vec::with_capacity(BURST);
+                while receiver.recv_many(&mut buffer, BURST).await > 0 {
+                    arrivals.add(buffer.len() as u64);
+                    buffer.clear();
+                }
+            });
+            sender
+        });
+        let source = Source::Bare(senders.collect());
+        Self {
+            reading,
+            size,
+            arrivals,
+            source,
+            _receivers: receivers,
+        }
+    }
+
+    /// Subscriptions of one channel, of one node in memory.
+    ///
+    /// # Errors
+    /// Whatever connecting and subscribing can fail with.
+    pub async fn ours(size: usize, reading: Reading) -> Result<Self> {
+        let arrivals = Arc::new(Arrivals::new(MEMORY));
+        let node = MemoryBus::new().connect(node_options()?).await?;
+        let channel = Channel::new("news")?;
+        let mut receivers = JoinSet::new();
+        for _ in 0..size {
+            let request = Subscribe::to([channel.clone()]).capacity(CAPACITY);
+            let mut subscription = node.subscribe(request).await?;
+            let arrivals = Arc::clone(&arrivals);
+            receivers.spawn(async move {
+                if reading == Reading::Single {
+                    while let Some(delivery) = subscription.recv().await {
+                        arrivals.add(counted(&arrivals, &delivery));
+                    }
+                }
+                let mut buffer = Vec::with_capacity(BURST);
+                while receive_many(&mut subscription, &mut buffer, BURST).await > 0 {
+                    let messages = buffer.drain(..).map(|d| counted(&arrivals, &d)).sum();
+                    arrivals.add(messages);
+                }
+            });
+        }
+        Ok(Self {
+            reading,
+            size,
+            arrivals,
+            source: Source::Ours(Arc::new(node), channel),
+            _receivers: receivers,
+        })
+    }
+
+    /// Publishes for this long, each time when the last delivery has been read. Nanoseconds for one delivery.
+    ///
+    /// # Errors
+    /// Whatever publishing fails with; [`Error::Lost`].
+    pub async fn measure(&self, payload: &Bytes, span: Duration) -> Result<f64> {
+        let (source, arrivals) = (self.source.clone(), Arc::clone(&self.arrivals));
+        let payloads = vec![payload.clone(); self.reading.messages()];
+        let each = (self.size * payloads.len()) as u64;
+        let begin = arrivals.count();
+        let publishing = tokio::spawn(async move {
+            let (first, mut goal) = (clock::now(), begin);
+            loop {
+                source.publish(&payloads, &arrivals).await?;
+                goal += each;
+                arrivals.reach(goal).await;
+                arrivals.check()?;
+                let elapsed = clock::now() - first;
+                if elapsed >= clock::nanos(span) {
+                    return Ok::<_, Error>((goal, elapsed));
+                }
+            }
+        });
+        let within = span + PATIENCE;
+        let Ok(published) = tokio::time::timeout(within, publishing).await else {
+            let what = format!("a fan-out to {}", self.size);
+            return Err(Error::TooLong { what, within });
+        };
+        let (goal, elapsed) = published??;
+        self.arrivals.wait_for(goal, begin, PATIENCE).await?;
+        Ok(elapsed as f64 / (goal - begin) as f64)
+    }
+}
+
+impl Source {
+    async fn publish(&self, payloads: &[Bytes], arrivals: &Arrivals) -> Result<()> {
+        match self {
+            Self::Bare(senders) => {
+                for payload in payloads {
+                    for sender in senders.iter() {
+                        if sender.try_send(payload.clone()).is_err() {
+                            arrivals.fail("a channel was full or closed");
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Self::Ours(node, channel) => match payloads {
+                [payload] => Ok(node.publish(channel, payload.clone()).await?),
+                payloads => publish_many(node, channel, payloads.to_vec()).await,
+            },
+        }
+    }
+}
+
+/// 1 for a message; a gap voids the measurement.
+fn counted(arrivals: &Arrivals, delivery: &Delivery) -> u64 {
+    match delivery {
+        Delivery::Message(_) => 1,
+        Delivery::Gap(gap) => {
+            arrivals.fail(format!("a gap: {gap}"));
+            0
+        }
+    }
+}
