@@ -4,6 +4,7 @@
 //! backplane-benches compare [--quick] [--format text|json|markdown] [--plot FILE.svg]
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -11,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::compare::{Comparison, Plan};
 use crate::error::{Error, Result};
-use crate::report;
+use crate::{plot, report};
 
 /// How fast the backplane crates are, beside what they are built on.
 #[derive(Debug, Parser)]
@@ -32,6 +33,9 @@ struct CompareArgs {
     /// At most a minute, and noisier figures
     #[arg(long)]
     quick: bool,
+    /// Also draw latencies and throughput into this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// A few seconds, to see that it runs: the figures mean nothing
     #[arg(long, hide = true)]
     tiny: bool,
@@ -74,10 +78,18 @@ fn compare(args: &CompareArgs) -> Result<()> {
     };
     let runtime = Runtime::new().map_err(Error::io("a runtime"))?;
     let comparison = runtime.block_on(Comparison::run(plan, |step| eprintln!("{step}")))?;
+    if let Some(file) = &args.plot {
+        let charts = [plot::latencies(&comparison), plot::throughput(&comparison)];
+        write(file, &plot::page(&charts))?;
+    }
     match args.format {
         Format::Text => print!("{}", report::text::text(&comparison)),
         Format::Json => println!("{}", report::json::json(&comparison)),
         Format::Markdown => print!("{}", report::markdown::markdown(&comparison)),
     }
     Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).map_err(Error::io(format!("{}", file.display())))
 }

@@ -17,6 +17,7 @@ pub mod figures;
 pub mod keys;
 pub mod machine;
 pub mod measure;
+pub mod plot;
 pub mod report;
 pub mod server;
 pub mod statistics;
