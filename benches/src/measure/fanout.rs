@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backplane_core::driver::Driver;
 use backplane_core::{Backplane, Channel, Delivery, Node, Subscribe};
 use backplane_memory::{MemoryBus, MemoryDriver};
 use bytes::Bytes;
@@ -21,6 +22,9 @@ pub const BURST: usize = 32;
 
 /// What each receiver holds.
 const CAPACITY: usize = 128;
+
+/// A round that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// How the receivers read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,18 +46,27 @@ impl Reading {
 
 /// Receivers of one kind, each parked in a task of its own.
 #[derive(Debug)]
-pub struct Audience {
+pub struct Audience<D: Driver = MemoryDriver> {
     reading: Reading,
     size: usize,
     arrivals: Arc<Arrivals>,
-    source: Source,
+    source: Source<D>,
     _receivers: JoinSet<()>,
 }
 
-#[derive(Clone, Debug)]
-enum Source {
+#[derive(Debug)]
+enum Source<D: Driver> {
     Bare(Arc<[mpsc::Sender<Bytes>]>),
-    Ours(Arc<Node<MemoryDriver>>, Channel),
+    Ours(Arc<Node<D>>, Channel),
+}
+
+impl<D: Driver> Clone for Source<D> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Bare(senders) => Self::Bare(Arc::clone(senders)),
+            Self::Ours(node, channel) => Self::Ours(Arc::clone(node), channel.clone()),
+        }
+    }
 }
 
 impl Audience {
@@ -94,8 +107,23 @@ impl Audience {
     /// # Errors
     /// Whatever connecting and subscribing can fail with.
     pub async fn ours(size: usize, reading: Reading) -> Result<Self> {
-        let arrivals = Arc::new(Arrivals::new(MEMORY));
         let node = MemoryBus::new().connect(node_options()?).await?;
+        Self::of(node, MEMORY, size, reading).await
+    }
+}
+
+impl<D: Driver> Audience<D> {
+    /// Subscriptions of one channel of this node, which also publishes.
+    ///
+    /// # Errors
+    /// Whatever subscribing can fail with.
+    pub async fn of(
+        node: Node<D>,
+        name: &'static str,
+        size: usize,
+        reading: Reading,
+    ) -> Result<Self> {
+        let arrivals = Arc::new(Arrivals::new(name));
         let channel = Channel::new("news")?;
         let mut receivers = JoinSet::new();
         for _ in 0..size {
@@ -129,35 +157,53 @@ impl Audience {
     /// # Errors
     /// Whatever publishing fails with; [`Error::Lost`].
     pub async fn measure(&self, payload: &Bytes, span: Duration) -> Result<f64> {
+        let first = clock::now();
+        let goes_on = move |_| clock::now() - first < clock::nanos(span);
+        let (deliveries, elapsed) = self.run(payload, goes_on).await?;
+        Ok(elapsed.as_nanos() as f64 / deliveries as f64)
+    }
+
+    /// Publishes so many times, each time when the last delivery has been read; how long that takes.
+    ///
+    /// # Errors
+    /// Whatever publishing fails with; [`Error::Lost`].
+    pub async fn publishes(&self, payload: &Bytes, count: u64) -> Result<Duration> {
+        let (_, elapsed) = self.run(payload, move |done| done < count).await?;
+        Ok(elapsed)
+    }
+
+    async fn run(
+        &self,
+        payload: &Bytes,
+        mut goes_on: impl FnMut(u64) -> bool + Send + 'static,
+    ) -> Result<(u64, Duration)> {
         let (source, arrivals) = (self.source.clone(), Arc::clone(&self.arrivals));
         let payloads = vec![payload.clone(); self.reading.messages()];
         let each = (self.size * payloads.len()) as u64;
         let begin = arrivals.count();
         let publishing = tokio::spawn(async move {
-            let (first, mut goal) = (clock::now(), begin);
-            loop {
+            let (first, mut publishes) = (clock::now(), 0);
+            while goes_on(publishes) {
                 source.publish(&payloads, &arrivals).await?;
-                goal += each;
-                arrivals.reach(goal).await;
+                publishes += 1;
+                arrivals.reach(begin + publishes * each).await;
                 arrivals.check()?;
-                let elapsed = clock::now() - first;
-                if elapsed >= clock::nanos(span) {
-                    return Ok::<_, Error>((goal, elapsed));
-                }
             }
+            Ok::<_, Error>((publishes * each, clock::now() - first))
         });
-        let within = span + PATIENCE;
-        let Ok(published) = tokio::time::timeout(within, publishing).await else {
+        let Ok(published) = tokio::time::timeout(LONGEST, publishing).await else {
             let what = format!("a fan-out to {}", self.size);
+            let within = LONGEST;
             return Err(Error::TooLong { what, within });
         };
-        let (goal, elapsed) = published??;
+        let (deliveries, elapsed) = published??;
+        let goal = begin + deliveries;
         self.arrivals.wait_for(goal, begin, PATIENCE).await?;
-        Ok(elapsed as f64 / (goal - begin) as f64)
+        Ok((deliveries, Duration::from_nanos(elapsed)))
     }
 }
 
-impl Source {
+impl<D: Driver> Source<D> {
     async fn publish(&self, payloads: &[Bytes], arrivals: &Arrivals) -> Result<()> {
         match self {
             Self::Bare(senders) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -24,21 +25,44 @@ pub async fn closed_loop<C: Contender>(
     len: usize,
     span: Duration,
 ) -> Result<Histogram<u64>> {
+    let begin = contender.arrivals().count();
+    contender.arrivals().start_timing();
+    let end = clock::now() + nanos(span);
+    let publishing = back_and_forth(contender, len, move |_| clock::now() < end);
+    let sent = in_time(contender.name(), span, publishing).await??;
+    finish(contender, begin, begin + sent).await
+}
+
+/// So many messages one at a time; how long that takes.
+///
+/// # Errors
+/// Whatever publishing fails with; [`Error::Lost`].
+pub async fn round_trips<C: Contender>(contender: &C, len: usize, count: u64) -> Result<Duration> {
+    let begin = contender.arrivals().count();
+    let first = clock::now();
+    let sent = back_and_forth(contender, len, move |sent| sent < count).await??;
+    let arrivals = contender.arrivals();
+    let last = arrivals.wait_for(begin + sent, begin, PATIENCE).await?;
+    Ok(Duration::from_nanos(last - first))
+}
+
+/// Publishes the next message when the one before has arrived, as long as it goes on. Returns how many.
+fn back_and_forth<C: Contender>(
+    contender: &C,
+    len: usize,
+    mut goes_on: impl FnMut(u64) -> bool + Send + 'static,
+) -> JoinHandle<Result<u64>> {
     let arrivals = Arc::clone(contender.arrivals());
     let mut publisher = contender.publisher();
-    let begin = arrivals.count();
-    arrivals.start_timing();
-    let publishing = tokio::spawn(async move {
-        let (mut sent, end) = (begin, clock::now() + nanos(span));
-        while clock::now() < end {
+    tokio::spawn(async move {
+        let (begin, mut sent) = (arrivals.count(), 0);
+        while goes_on(sent) {
             publisher.publish(clock::stamped(clock::now(), len)).await?;
             sent += 1;
-            arrivals.reach(sent).await;
+            arrivals.reach(begin + sent).await;
         }
-        Ok::<_, Error>(sent)
-    });
-    let sent = in_time(contender.name(), span, publishing).await??;
-    finish(contender, begin, sent).await
+        Ok(sent)
+    })
 }
 
 /// Messages at a fixed rate, on time whatever becomes of the ones before: a delayed send counts from when it should have
@@ -136,7 +160,7 @@ async fn floor_loop(
     in_time(Floor::NAME, span, looping).await?
 }
 
-async fn in_time<T>(name: &str, span: Duration, task: tokio::task::JoinHandle<T>) -> Result<T> {
+async fn in_time<T>(name: &str, span: Duration, task: JoinHandle<T>) -> Result<T> {
     let within = span + PATIENCE;
     match timeout(within, task).await {
         Ok(ended) => Ok(ended?),

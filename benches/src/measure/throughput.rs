@@ -60,30 +60,66 @@ pub async fn awaiting<C: Contender>(
     server: Option<CpuClock>,
 ) -> Result<Flow> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (go, started) = watch::channel(());
-    let mut tasks = JoinSet::new();
-    for _ in 0..publishers {
-        let (mut publisher, payload) = (contender.publisher(), payload.clone());
-        let (stop, mut started) = (Arc::clone(&stop), started.clone());
-        tasks.spawn(async move {
-            let mut sent = 0;
-            let _ = started.changed().await;
-            while !stop.load(Ordering::Relaxed) {
-                publisher.publish(payload.clone()).await?;
-                sent += 1;
-            }
-            Ok::<u64, Error>(sent)
-        });
-    }
+    let goes_on = {
+        let stop = Arc::clone(&stop);
+        move |_| !stop.load(Ordering::Relaxed)
+    };
+    let (tasks, go) = publishing(contender, publishers, payload, &goes_on);
     let meter = Meter::start(contender, server);
     go.send_replace(());
     tokio::time::sleep(span).await;
     stop.store(true, Ordering::Relaxed);
+    meter.finish(contender, sum(tasks).await?).await
+}
+
+/// As many publishers as wanted, each awaiting its publish before the next, until each has published so many.
+///
+/// # Errors
+/// Whatever publishing fails with; [`Error::Lost`].
+pub async fn messages<C: Contender>(
+    contender: &C,
+    publishers: usize,
+    payload: &Bytes,
+    each: u64,
+) -> Result<Flow> {
+    let (tasks, go) = publishing(contender, publishers, payload, &move |sent| sent < each);
+    let meter = Meter::start(contender, None);
+    go.send_replace(());
+    meter.finish(contender, sum(tasks).await?).await
+}
+
+/// Tasks that publish as long as it goes on, from the moment that the sender tells them to begin.
+fn publishing<C: Contender>(
+    contender: &C,
+    publishers: usize,
+    payload: &Bytes,
+    goes_on: &(impl Fn(u64) -> bool + Clone + Send + 'static),
+) -> (JoinSet<Result<u64>>, watch::Sender<()>) {
+    let (go, started) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    for _ in 0..publishers {
+        let (mut publisher, payload) = (contender.publisher(), payload.clone());
+        let (goes_on, mut started) = (goes_on.clone(), started.clone());
+        tasks.spawn(async move {
+            let mut sent = 0;
+            // Also if the sender was dropped: then the measurement has failed.
+            let _ = started.changed().await;
+            while goes_on(sent) {
+                publisher.publish(payload.clone()).await?;
+                sent += 1;
+            }
+            Ok(sent)
+        });
+    }
+    (tasks, go)
+}
+
+async fn sum(mut tasks: JoinSet<Result<u64>>) -> Result<u64> {
     let mut sent = 0;
     while let Some(ended) = tasks.join_next().await {
         sent += ended??;
     }
-    meter.finish(contender, sent).await
+    Ok(sent)
 }
 
 /// One publisher that never lets more than `window` messages wait, for this long. For contenders without a broker,
