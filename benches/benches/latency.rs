@@ -4,11 +4,10 @@
 use backplane_benches::contender::{Broadcast, Contender, Form, Ours, Raw};
 use backplane_benches::measure::latency::round_trips;
 use backplane_benches::server::OwnServer;
+use bytes::Bytes;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
-
-const PAYLOAD: usize = 128;
 
 fn latency(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime can be made");
@@ -35,9 +34,10 @@ fn latency(c: &mut Criterion) {
 }
 
 fn bench<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, runtime: &Runtime, contender: &C) {
+    let payload = Bytes::from_static(&[b'.'; 128]);
     group.bench_function(BenchmarkId::from_parameter(contender.name()), |b| {
         b.iter_custom(|count| {
-            let elapsed = runtime.block_on(round_trips(contender, PAYLOAD, count));
+            let elapsed = runtime.block_on(round_trips(contender, &payload, count));
             elapsed.expect("nothing is lost")
         });
     });

@@ -22,7 +22,9 @@ use bytes::Bytes;
 
 pub use self::broadcast::{BROADCAST, Broadcast};
 pub use self::floor::Floor;
-pub use self::ours::{MEMORY, Ours, REDIS, node_options, publish_many, receive_many, redis_node};
+pub use self::ours::{
+    BACKPLANE, MEMORY, Ours, REDIS, node_options, publish_many, receive_many, redis_node,
+};
 pub use self::raw::{Form, Raw};
 use crate::arrivals::Arrivals;
 use crate::error::Result;

@@ -16,6 +16,8 @@ use super::{Contender, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
 
+/// The name of either backend in errors.
+pub const BACKPLANE: &str = "backplane";
 /// The name of the Redis backend in reports.
 pub const REDIS: &str = "backplane redis";
 /// The name of the memory backend in reports.

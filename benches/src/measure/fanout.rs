@@ -51,7 +51,9 @@ pub struct Audience<D: Driver = MemoryDriver> {
     size: usize,
     arrivals: Arc<Arrivals>,
     source: Source<D>,
-    _receivers: JoinSet<()>,
+    receivers: JoinSet<()>,
+    /// Those of the receivers, where they are not the publisher's.
+    nodes: Vec<Node<D>>,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,8 @@ impl Audience {
             size,
             arrivals,
             source,
-            _receivers: receivers,
+            receivers,
+            nodes: Vec::new(),
         }
     }
 
@@ -123,33 +126,68 @@ impl<D: Driver> Audience<D> {
         size: usize,
         reading: Reading,
     ) -> Result<Self> {
-        let arrivals = Arc::new(Arrivals::new(name));
-        let channel = Channel::new("news")?;
-        let mut receivers = JoinSet::new();
-        for _ in 0..size {
-            let request = Subscribe::to([channel.clone()]).capacity(CAPACITY);
-            let mut subscription = node.subscribe(request).await?;
-            let arrivals = Arc::clone(&arrivals);
-            receivers.spawn(async move {
-                if reading == Reading::Single {
-                    while let Some(delivery) = subscription.recv().await {
-                        arrivals.add(counted(&arrivals, &delivery));
-                    }
-                }
-                let mut buffer = Vec::with_capacity(BURST);
-                while receive_many(&mut subscription, &mut buffer, BURST).await > 0 {
-                    let messages = buffer.drain(..).map(|d| counted(&arrivals, &d)).sum();
-                    arrivals.add(messages);
-                }
-            });
+        let mut audience = Self::empty(node, name, size, reading)?;
+        if let Source::Ours(node, channel) = audience.source.clone() {
+            for _ in 0..size {
+                audience.receive(&node, &channel).await?;
+            }
         }
+        Ok(audience)
+    }
+
+    /// A subscription on each of these nodes, to which another one publishes.
+    ///
+    /// # Errors
+    /// Whatever subscribing can fail with.
+    pub async fn across(node: Node<D>, nodes: Vec<Node<D>>, name: &'static str) -> Result<Self> {
+        let mut audience = Self::empty(node, name, nodes.len(), Reading::Single)?;
+        if let Source::Ours(_, channel) = audience.source.clone() {
+            for node in &nodes {
+                audience.receive(node, &channel).await?;
+            }
+        }
+        audience.nodes = nodes;
+        Ok(audience)
+    }
+
+    /// Closes its nodes, and waits for the end.
+    pub async fn close(self) {
+        drop(self.receivers);
+        futures_util::future::join_all(self.nodes.iter().map(Backplane::close)).await;
+        if let Source::Ours(node, _) = self.source {
+            node.close().await;
+        }
+    }
+
+    fn empty(node: Node<D>, name: &'static str, size: usize, reading: Reading) -> Result<Self> {
         Ok(Self {
             reading,
             size,
-            arrivals,
-            source: Source::Ours(Arc::new(node), channel),
-            _receivers: receivers,
+            arrivals: Arc::new(Arrivals::new(name)),
+            source: Source::Ours(Arc::new(node), Channel::new("news")?),
+            receivers: JoinSet::new(),
+            nodes: Vec::new(),
         })
+    }
+
+    /// One more receiver, on this node.
+    async fn receive(&mut self, node: &Node<D>, channel: &Channel) -> Result<()> {
+        let request = Subscribe::to([channel.clone()]).capacity(CAPACITY);
+        let mut subscription = node.subscribe(request).await?;
+        let (reading, arrivals) = (self.reading, Arc::clone(&self.arrivals));
+        self.receivers.spawn(async move {
+            if reading == Reading::Single {
+                while let Some(delivery) = subscription.recv().await {
+                    arrivals.add(counted(&arrivals, &delivery));
+                }
+            }
+            let mut buffer = Vec::with_capacity(BURST);
+            while receive_many(&mut subscription, &mut buffer, BURST).await > 0 {
+                let messages = buffer.drain(..).map(|d| counted(&arrivals, &d)).sum();
+                arrivals.add(messages);
+            }
+        });
+        Ok(())
     }
 
     /// Publishes for this long, each time when the last delivery has been read. Nanoseconds for one delivery.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -28,19 +29,29 @@ pub async fn closed_loop<C: Contender>(
     let begin = contender.arrivals().count();
     contender.arrivals().start_timing();
     let end = clock::now() + nanos(span);
-    let publishing = back_and_forth(contender, len, move |_| clock::now() < end);
+    let publishing = back_and_forth(
+        contender,
+        move || clock::stamped(clock::now(), len),
+        move |_| clock::now() < end,
+    );
     let sent = in_time(contender.name(), span, publishing).await??;
     finish(contender, begin, begin + sent).await
 }
 
-/// So many messages one at a time; how long that takes.
+/// So many times the same message, one at a time; how long that takes.
 ///
 /// # Errors
 /// Whatever publishing fails with; [`Error::Lost`].
-pub async fn round_trips<C: Contender>(contender: &C, len: usize, count: u64) -> Result<Duration> {
+pub async fn round_trips<C: Contender>(
+    contender: &C,
+    payload: &Bytes,
+    count: u64,
+) -> Result<Duration> {
+    let payload = payload.clone();
     let begin = contender.arrivals().count();
     let first = clock::now();
-    let sent = back_and_forth(contender, len, move |sent| sent < count).await??;
+    let sent =
+        back_and_forth(contender, move || payload.clone(), move |sent| sent < count).await??;
     let arrivals = contender.arrivals();
     let last = arrivals.wait_for(begin + sent, begin, PATIENCE).await?;
     Ok(Duration::from_nanos(last - first))
@@ -49,7 +60,7 @@ pub async fn round_trips<C: Contender>(contender: &C, len: usize, count: u64) ->
 /// Publishes the next message when the one before has arrived, as long as it goes on. Returns how many.
 fn back_and_forth<C: Contender>(
     contender: &C,
-    len: usize,
+    mut payload: impl FnMut() -> Bytes + Send + 'static,
     mut goes_on: impl FnMut(u64) -> bool + Send + 'static,
 ) -> JoinHandle<Result<u64>> {
     let arrivals = Arc::clone(contender.arrivals());
@@ -57,7 +68,7 @@ fn back_and_forth<C: Contender>(
     tokio::spawn(async move {
         let (begin, mut sent) = (arrivals.count(), 0);
         while goes_on(sent) {
-            publisher.publish(clock::stamped(clock::now(), len)).await?;
+            publisher.publish(payload()).await?;
             sent += 1;
             arrivals.reach(begin + sent).await;
         }

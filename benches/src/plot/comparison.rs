@@ -15,9 +15,14 @@ const COLOURS: [(&str, usize); 7] = [
     (BROADCAST, 6),
 ];
 
-/// Quantiles of the latency of one message at a time.
+/// Latency, and throughput.
 #[must_use]
-pub fn latencies(comparison: &Comparison) -> Chart {
+pub fn comparison(comparison: &Comparison) -> [Chart; 2] {
+    [latencies(comparison), throughput(comparison)]
+}
+
+/// Quantiles of the latency of one message at a time.
+fn latencies(comparison: &Comparison) -> Chart {
     // Equal steps on a logarithmic axis.
     let place = |at: usize| 10_f64.powi(at as i32 + 1);
     let quantiles = || QUANTILES.iter().enumerate();
@@ -46,8 +51,7 @@ pub fn latencies(comparison: &Comparison) -> Chart {
 }
 
 /// Throughput against the number of awaiting publishers.
-#[must_use]
-pub fn throughput(comparison: &Comparison) -> Chart {
+fn throughput(comparison: &Comparison) -> Chart {
     let publishers = &comparison.plan.publishers;
     let series = COLOURS.iter().filter_map(|(name, _)| {
         let points: Vec<_> = publishers

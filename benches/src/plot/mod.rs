@@ -5,4 +5,4 @@ mod comparison;
 mod scale;
 
 pub use self::chart::{Chart, Series, page};
-pub use self::comparison::{latencies, throughput};
+pub use self::comparison::comparison;
