@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use crate::compare::Plan;
 use crate::error::{Error, Result};
 
 /// The program that counts. Its allocator slows down every allocation, so it is not the one that takes times.
@@ -24,15 +25,16 @@ pub struct Counted {
     pub subscriptions: usize,
 }
 
-/// Runs the program that counts, on the server of this URL: messages of this length, and this many idle subscriptions.
+/// Runs the program that counts, on the server of this URL, for this plan.
 ///
 /// # Errors
 /// [`Error::Counting`] says what is missing, or what the program said.
-pub async fn count(url: &str, payload: usize, subscriptions: usize) -> Result<Counted> {
+pub async fn count(url: &str, plan: &Plan) -> Result<Counted> {
     let program = program().await?;
     let output = Command::new(&program)
         .arg(url)
-        .args([payload, subscriptions].map(|n| n.to_string()))
+        .args([plan.payload, plan.channels].map(|n| n.to_string()))
+        .args(plan.publishers.iter().map(usize::to_string))
         .kill_on_drop(true)
         .output()
         .await

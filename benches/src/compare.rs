@@ -11,11 +11,11 @@ use crate::allocations::{self, Counted};
 use crate::arrivals::histogram;
 use crate::contender::{Contender, MEMORY, REDIS};
 use crate::error::Result;
-use crate::field::{Field, IN_PROCESS, LATENCY, THROUGHPUT, rotated};
+use crate::field::{Field, IN_PROCESS, LATENCY, THROUGHPUT, Who, rotated};
 use crate::figures::Figures;
 use crate::keys::BARE_LOOP;
 use crate::machine::About;
-use crate::measure::throughput::{self, Flow};
+use crate::measure::throughput::Flow;
 use crate::measure::{churn, fanout::Reading};
 use crate::server::OwnServer;
 
@@ -140,7 +140,7 @@ impl Comparison {
         let version = field.server.version();
         let about = About::this_machine(version, plan.payload, plan.rounds, plan.quick);
         progress("counting allocations");
-        let counted = allocations::count(&field.server.url(), plan.payload, plan.channels).await?;
+        let counted = allocations::count(&field.server.url(), &plan).await?;
         let mut comparison = Self {
             about,
             plan,
@@ -193,14 +193,15 @@ impl Comparison {
                 self.note_flow(&publishers.to_string(), field.name(who), flow);
             }
         }
-        let cpu = Some(field.server.cpu());
-        let flow = throughput::many(&field.redis, &payload, span, CHUNK, cpu).await?;
-        self.note_flow("many", field.redis.name(), flow);
+        for who in rotated(&THROUGHPUT, round) {
+            let flow = field.many(who, &payload, span, CHUNK).await?;
+            self.note_flow("many", field.name(who), flow);
+        }
         for who in rotated(&IN_PROCESS, round) {
             let flow = field.windowed(who, &payload, span, WINDOW).await?;
             self.note_flow("in_process", field.name(who), flow);
         }
-        let flow = throughput::many(&field.memory, &payload, span, SMALL_CHUNK, None).await?;
+        let flow = field.many(Who::Memory, &payload, span, SMALL_CHUNK).await?;
         self.note_flow("many", field.memory.name(), flow);
         Ok(())
     }

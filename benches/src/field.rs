@@ -200,6 +200,29 @@ impl Field {
         }
     }
 
+    /// See [`throughput::many`].
+    ///
+    /// # Errors
+    /// As it says.
+    pub async fn many(
+        &self,
+        who: Who,
+        payload: &Bytes,
+        span: Duration,
+        chunk: usize,
+    ) -> Result<Flow> {
+        use throughput::many;
+        let cpu = Some(self.server.cpu());
+        match who {
+            Who::Stream => many(&self.stream, payload, span, chunk, cpu).await,
+            Who::ToTask => many(&self.to_task, payload, span, chunk, cpu).await,
+            Who::Closure => many(&self.closure, payload, span, chunk, cpu).await,
+            Who::Redis => many(&self.redis, payload, span, chunk, cpu).await,
+            Who::Memory => many(&self.memory, payload, span, chunk, None).await,
+            Who::Floor | Who::Broadcast => Err(Error::not_so(self.name(who))),
+        }
+    }
+
     /// See [`throughput::windowed`].
     ///
     /// # Errors

@@ -65,3 +65,33 @@ fn without_a_server_the_program_says_what_to_install() {
     assert!(error.contains("redis-server"), "{error}");
     assert!(error.contains("apt-get install redis-server"), "{error}");
 }
+
+#[test]
+fn a_short_page_has_the_tables_and_its_plots_beside_it() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    let output = program()
+        .args(["page", "--quick", "--tiny", "--directory"])
+        .arg(&directory)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let page = std::fs::read_to_string(directory.join("NUMBERS.md")).unwrap();
+    for part in ["## Comparison", "## Growth", "## Method", "NOT OPTIMISED"] {
+        assert_eq!(
+            page.contains(part),
+            part != "NOT OPTIMISED" || cfg!(debug_assertions)
+        );
+    }
+    for plot in page
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+    {
+        let plot = std::fs::read_to_string(directory.join(plot)).unwrap();
+        assert!(
+            plot.contains("<polyline") && !plot.contains("NaN"),
+            "{plot}"
+        );
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use allocation_counter::{AllocationInfo, measure};
 use backplane_benches::allocations::Counted;
 use backplane_benches::contender::{
-    Broadcast, Contender, Form, MEMORY, Ours, REDIS, Raw, node_options, redis_node,
+    Broadcast, Contender, Form, MEMORY, Ours, PublishMany, REDIS, Raw, node_options, redis_node,
 };
 use backplane_benches::error::{Error, Result};
 use backplane_benches::measure::churn;
@@ -22,20 +22,15 @@ use tokio::runtime::{Builder, Runtime};
 /// How long messages are published for one figure.
 const SPAN: Duration = Duration::from_millis(150);
 
-/// The numbers of awaiting publishers.
-const PUBLISHERS: [usize; 3] = [1, 64, 1024];
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, payload, subscriptions] = arguments.as_slice() else {
-        eprintln!("error: run by `backplane-benches compare`: URL PAYLOAD SUBSCRIPTIONS");
+    let Some(task) = Task::read(&arguments) else {
+        eprintln!(
+            "error: run by `backplane-benches compare`: URL PAYLOAD SUBSCRIPTIONS PUBLISHERS.."
+        );
         return ExitCode::from(2);
     };
-    let (Ok(payload), Ok(subscriptions)) = (payload.parse(), subscriptions.parse()) else {
-        eprintln!("error: a length and a number were expected");
-        return ExitCode::from(2);
-    };
-    match run(url, payload, subscriptions) {
+    match run(&task) {
         Ok(counted) => {
             println!("{counted}");
             ExitCode::SUCCESS
@@ -47,21 +42,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(url: &str, payload: usize, subscriptions: usize) -> Result<String> {
+/// What to count.
+struct Task {
+    url: String,
+    payload: Bytes,
+    subscriptions: usize,
+    publishers: Vec<usize>,
+}
+
+impl Task {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let (url, numbers) = arguments.split_first()?;
+        let numbers: Option<Vec<usize>> = numbers.iter().map(|n| n.parse().ok()).collect();
+        let [payload, subscriptions, publishers @ ..] = numbers.as_deref()? else {
+            return None;
+        };
+        Some(Self {
+            url: url.clone(),
+            payload: Bytes::from(vec![b'.'; *payload]),
+            subscriptions: *subscriptions,
+            publishers: publishers.to_vec(),
+        })
+    }
+}
+
+fn run(task: &Task) -> Result<String> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("a runtime"))?;
-    let payload = Bytes::from(vec![b'.'; payload]);
     let mut counter = Counter {
         runtime,
         counted: Counted {
-            subscriptions,
+            subscriptions: task.subscriptions,
             ..Counted::default()
         },
     };
-    counter.messages(url, &payload)?;
-    counter.subscriptions(url, subscriptions)?;
+    counter.messages(task)?;
+    counter.subscriptions(&task.url, task.subscriptions)?;
     serde_json::to_string(&counter.counted).map_err(|error| Error::Counting(error.to_string()))
 }
 
@@ -71,33 +89,34 @@ struct Counter {
 }
 
 impl Counter {
-    fn messages(&mut self, url: &str, payload: &Bytes) -> Result<()> {
+    fn messages(&mut self, task: &Task) -> Result<()> {
         for form in [Form::Stream, Form::ClosureToTask, Form::Closure] {
-            let raw = self.runtime.block_on(Raw::open(url, form))?;
-            for n in PUBLISHERS {
-                self.flow(&n.to_string(), &raw, awaiting(&raw, n, payload, SPAN, None))?;
-            }
+            let raw = self.runtime.block_on(Raw::open(&task.url, form))?;
+            self.on_redis(task, &raw)?;
         }
-        let ours = self.runtime.block_on(Ours::on_redis(url))?;
-        for n in PUBLISHERS {
-            self.flow(
-                &n.to_string(),
-                &ours,
-                awaiting(&ours, n, payload, SPAN, None),
-            )?;
-        }
-        self.flow("many", &ours, many(&ours, payload, SPAN, 4096, None))?;
+        let ours = self.runtime.block_on(Ours::on_redis(&task.url))?;
+        self.on_redis(task, &ours)?;
+        let payload = &task.payload;
         let broadcast = self.runtime.block_on(async { Broadcast::open() });
-        self.flow(
-            "in_process",
-            &broadcast,
-            windowed(&broadcast, payload, SPAN, 1024),
-        )?;
+        let flow = windowed(&broadcast, payload, SPAN, 1024);
+        self.flow("in_process", &broadcast, flow)?;
         let ours = self.runtime.block_on(Ours::in_memory())?;
         self.flow("in_process", &ours, windowed(&ours, payload, SPAN, 1024))
     }
 
-    /// Runs this flow, once to warm up is not needed: what is made once is lost among very many messages.
+    fn on_redis<C>(&mut self, task: &Task, contender: &C) -> Result<()>
+    where
+        C: Contender<Publisher: PublishMany>,
+    {
+        for n in task.publishers.iter().copied() {
+            let flow = awaiting(contender, n, &task.payload, SPAN, None);
+            self.flow(&n.to_string(), contender, flow)?;
+        }
+        let flow = many(contender, &task.payload, SPAN, 4096, None);
+        self.flow("many", contender, flow)
+    }
+
+    /// Allocations of this flow for a message; what is allocated once is lost among very many.
     fn flow<C: Contender>(
         &mut self,
         what: &str,

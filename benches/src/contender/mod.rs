@@ -44,6 +44,12 @@ pub trait Contender: Send + Sync + 'static {
     fn publisher(&self) -> Self::Publisher;
 }
 
+/// Publishes many messages with one call.
+pub trait PublishMany: Publisher {
+    /// Publishes all, in order; returns when the broker has accepted them.
+    fn publish_many(&mut self, payloads: Vec<Bytes>) -> impl Future<Output = Result<()>> + Send;
+}
+
 /// Publishes one message after the other.
 pub trait Publisher: Send + 'static {
     /// Publishes, and waits as long as its kind waits: for the broker, where there is one.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
-use super::{Contender, Publisher};
+use super::{Contender, PublishMany, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
 
@@ -103,16 +103,6 @@ impl<D: Driver> Ours<D> {
     }
 }
 
-impl<D: Driver> OursPublisher<D> {
-    /// Publishes many messages from one task; returns when the broker has accepted all of them.
-    ///
-    /// # Errors
-    /// The first that failed.
-    pub async fn publish_many(&self, payloads: Vec<Bytes>) -> Result<()> {
-        publish_many(&self.node, &self.channel, payloads).await
-    }
-}
-
 impl<D: Driver> Contender for Ours<D> {
     type Publisher = OursPublisher<D>;
 
@@ -132,6 +122,12 @@ impl<D: Driver> Contender for Ours<D> {
 impl<D: Driver> Publisher for OursPublisher<D> {
     async fn publish(&mut self, payload: Bytes) -> Result<()> {
         Ok(self.node.publish(&self.channel, payload).await?)
+    }
+}
+
+impl<D: Driver> PublishMany for OursPublisher<D> {
+    async fn publish_many(&mut self, payloads: Vec<Bytes>) -> Result<()> {
+        publish_many(&self.node, &self.channel, payloads).await
     }
 }
 

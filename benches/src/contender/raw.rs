@@ -7,13 +7,13 @@ use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, SendError};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
     RedisConnectionInfo, Value,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Contender, Publisher};
+use super::{Contender, PublishMany, Publisher};
 use crate::arrivals::Arrivals;
 use crate::error::Result;
 
@@ -22,6 +22,9 @@ const PIPELINE_BUFFER: usize = 1024;
 
 /// What the closure may hand over before its task has read: more than is ever under way.
 const QUEUE: usize = 1 << 20;
+
+/// Commands in a pipeline, where many messages are published at once. Longer ones are no faster.
+const PIPELINE: usize = 512;
 
 /// In which form it receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +147,34 @@ impl Contender for Raw {
 
 impl Publisher for RawPublisher {
     async fn publish(&mut self, payload: Bytes) -> Result<()> {
-        let mut command = redis::Cmd::with_capacity(3, 7 + self.channel.len() + payload.len());
-        command.arg("PUBLISH").arg(self.channel).arg(&payload[..]);
+        let command = self.command(&payload);
         self.connection.send_packed_command(&command).await?;
         Ok(())
+    }
+}
+
+impl PublishMany for RawPublisher {
+    /// In pipelines of [`PIPELINE`] commands.
+    async fn publish_many(&mut self, payloads: Vec<Bytes>) -> Result<()> {
+        for chunk in payloads.chunks(PIPELINE) {
+            let mut pipe = redis::Pipeline::with_capacity(chunk.len());
+            for payload in chunk {
+                pipe.add_command(self.command(payload));
+            }
+            self.connection
+                .send_packed_commands(&pipe, 0, chunk.len())
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+impl RawPublisher {
+    fn command(&self, payload: &Bytes) -> Cmd {
+        let size = "PUBLISH".len() + self.channel.len() + payload.len();
+        let mut command = Cmd::with_capacity(3, size);
+        command.arg("PUBLISH").arg(self.channel).arg(&payload[..]);
+        command
     }
 }
 

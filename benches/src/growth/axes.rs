@@ -16,8 +16,8 @@ use crate::measure::latency::round_trips;
 use crate::measure::routing::routed;
 use crate::server::OwnServer;
 
-const DELIVER: &str = "publish to delivered";
-const DELIVER_ALL: &str = "publish to delivered everywhere";
+const PUBLISH: &str = "publish";
+const SUBSCRIBE: &str = "subscribe all";
 
 /// One message at a time, of each length.
 pub(super) async fn payloads(growth: &mut Growth, server: &OwnServer) -> Result<()> {
@@ -34,7 +34,7 @@ async fn payload<C: Contender>(growth: &mut Growth, contender: &C, size: usize) 
     let payload = Bytes::from(vec![b'.'; size]);
     let run = async |count| round_trips(contender, &payload, count).await;
     let seconds = per_call(growth.plan.span, run).await?;
-    growth.push(Axis::Payload, DELIVER, contender.name(), size, seconds);
+    growth.push(Axis::Payload, PUBLISH, contender.name(), size, seconds);
     Ok(())
 }
 
@@ -59,7 +59,7 @@ async fn audience<D: Driver>(
     let payload = Bytes::from_static(&[b'.'; 128]);
     let run = async |count| audience.publishes(&payload, count).await;
     let seconds = per_call(growth.plan.span, run).await?;
-    growth.push(Axis::Subscriptions, DELIVER_ALL, who, size, seconds);
+    growth.push(Axis::Subscriptions, PUBLISH, who, size, seconds);
     Ok(())
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn channels(growth: &mut Growth, server: &OwnServer) -> Result<
         let names = names(size)?;
         let memory = MemoryBus::new().connect(node_options()?).await?;
         let subscribe = channel(growth, MEMORY, &memory, &names).await?;
-        growth.push(Axis::Channels, "subscribe to all", MEMORY, size, subscribe);
+        growth.push(Axis::Channels, SUBSCRIBE, MEMORY, size, subscribe);
         let redis = redis_node(&server.url()).await?;
         channel(growth, REDIS, &redis, &names).await?;
         redis.close().await;
@@ -77,9 +77,9 @@ pub(super) async fn channels(growth: &mut Growth, server: &OwnServer) -> Result<
         let own = OwnServer::start().await?;
         let churn = churn(&own, size).await?;
         for (cost, seconds) in [
-            ("subscribe to all", churn.subscribe),
-            ("a subscription for each", churn.subscribe_each),
-            ("all back after a kill", churn.resubscribe),
+            (SUBSCRIBE, churn.subscribe),
+            ("subscribe each", churn.subscribe_each),
+            ("back after kill", churn.resubscribe),
         ] {
             growth.push(Axis::Channels, cost, REDIS, size, seconds);
         }
@@ -99,7 +99,7 @@ async fn channel(
     let subscribe = begin.elapsed().as_secs_f64();
     let run = async |count| routed(node, &mut subscription, names, count).await;
     let seconds = per_call(growth.plan.span, run).await?;
-    growth.push(Axis::Channels, DELIVER, who, names.len(), seconds);
+    growth.push(Axis::Channels, PUBLISH, who, names.len(), seconds);
     Ok(subscribe)
 }
 
@@ -127,18 +127,12 @@ async fn many_nodes<D: Driver>(
         nodes.push(connect().await?);
     }
     let seconds = begin.elapsed().as_secs_f64();
-    growth.push(
-        Axis::Nodes,
-        "connect one after the other",
-        who,
-        size,
-        seconds,
-    );
+    growth.push(Axis::Nodes, "connect", who, size, seconds);
     let audience = Audience::across(connect().await?, nodes, who).await?;
     let payload = Bytes::from_static(&[b'.'; 128]);
     let run = async |count| audience.publishes(&payload, count).await;
     let seconds = per_call(growth.plan.span, run).await?;
-    growth.push(Axis::Nodes, DELIVER_ALL, who, size, seconds);
+    growth.push(Axis::Nodes, PUBLISH, who, size, seconds);
     audience.close().await;
     Ok(())
 }

@@ -158,4 +158,23 @@ impl Axis {
             Self::Payload => "bytes in a message",
         }
     }
+
+    /// What the costs along it are.
+    #[must_use]
+    pub const fn note(self) -> &'static str {
+        match self {
+            Self::Channels => {
+                "Publish: to one of them, until it is received by the same node. Subscribe all: to all in one call. Subscribe \
+                 each: a subscription for each, 1024 calls under way. Back after kill: from a kill of all connections \
+                 until all are in force again."
+            }
+            Self::Subscriptions => {
+                "Publish: until the last subscription, a parked task, has the message."
+            }
+            Self::Nodes => {
+                "Publish: until the last node has the message. Connect: all, one after the other. Every node is in one process."
+            }
+            Self::Payload => "Publish: until another node has the message. One message at a time.",
+        }
+    }
 }

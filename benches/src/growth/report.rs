@@ -8,7 +8,7 @@ use super::{Axis, Growth, Verdict};
 use crate::contender::MEMORY;
 use crate::plot::{Chart, Series};
 use crate::report::machine;
-use crate::report::table::{Table, cell};
+use crate::report::table::{Table, cell, number, whole};
 
 /// A table for each axis.
 #[must_use]
@@ -29,15 +29,11 @@ pub fn tables(growth: &Growth) -> Vec<Table> {
                 row
             });
             let mut columns = vec![String::new()];
-            columns.extend(
-                sizes
-                    .iter()
-                    .map(|size| crate::report::table::number(*size as f64)),
-            );
+            columns.extend(sizes.iter().map(|size| whole(*size)));
             columns.extend(["exponent", "upper half"].map(str::to_owned));
             Table {
                 title: format!("Against {}", axis.name()),
-                note: String::new(),
+                note: axis.note().to_owned(),
                 columns,
                 rows: rows.collect(),
             }
@@ -131,7 +127,7 @@ pub fn charts(growth: &Growth) -> Vec<Chart> {
                     "redis"
                 };
                 Series {
-                    name: format!("{backend}: {}", short(curve.cost)),
+                    name: format!("{backend}: {}", curve.cost),
                     colour: at,
                     is_ours: false,
                     points: curve
@@ -149,7 +145,7 @@ pub fn charts(growth: &Growth) -> Vec<Chart> {
                 x_ticks: sizes
                     .into_iter()
                     .flatten()
-                    .map(|size| (size as f64, crate::report::table::number(size as f64)))
+                    .map(|size| (size as f64, whole(size)))
                     .collect(),
                 series: series.collect(),
             }
@@ -157,17 +153,8 @@ pub fn charts(growth: &Growth) -> Vec<Chart> {
         .collect()
 }
 
-/// As much as fits beside a plot.
-fn short(cost: &str) -> &str {
-    cost.split_once(" to ").map_or_else(
-        || cost.split_whitespace().next().unwrap_or(cost),
-        |(verb, _)| verb,
-    )
-}
-
 /// Seconds in the unit that suits them.
 fn time(seconds: f64) -> String {
-    let number = crate::report::table::number;
     match seconds {
         _ if seconds >= 1.0 => format!("{} s", number(seconds)),
         _ if seconds >= 1e-3 => format!("{} ms", number(seconds * 1e3)),

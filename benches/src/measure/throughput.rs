@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backplane_core::driver::Driver;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::PATIENCE;
 use crate::clock;
-use crate::contender::{Contender, Ours, Publisher};
+use crate::contender::{Contender, PublishMany, Publisher};
 use crate::cpu::CpuClock;
 use crate::error::{Error, Result};
 
@@ -161,8 +160,8 @@ pub async fn windowed<C: Contender>(
 ///
 /// # Errors
 /// Whatever publishing fails with; [`Error::Lost`].
-pub async fn many<D: Driver>(
-    contender: &Ours<D>,
+pub async fn many<C: Contender<Publisher: PublishMany>>(
+    contender: &C,
     payload: &Bytes,
     span: Duration,
     chunk: usize,
@@ -170,7 +169,7 @@ pub async fn many<D: Driver>(
 ) -> Result<Flow> {
     /// How many may wait to be read: far less than the subscription holds.
     const WINDOW: u64 = 1 << 18;
-    let (publisher, payload) = (contender.publisher(), payload.clone());
+    let (mut publisher, payload) = (contender.publisher(), payload.clone());
     let arrivals = Arc::clone(contender.arrivals());
     let meter = Meter::start(contender, server);
     let publishing = tokio::spawn(async move {

@@ -82,6 +82,12 @@ pub fn number(value: f64) -> String {
     grouped(&text)
 }
 
+/// A whole number.
+#[must_use]
+pub fn whole(value: usize) -> String {
+    grouped(&value.to_string())
+}
+
 /// The number if there is one.
 #[must_use]
 pub fn cell(value: Option<f64>) -> String {
@@ -135,6 +141,7 @@ mod tests {
         assert_eq!(texts, expected);
         assert_eq!(number(-123_456.0), "-123 456");
         assert_eq!(cell(None), "-");
+        assert_eq!([whole(10), whole(100_000)], ["10", "100 000"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a comparison says, as tables.
 
-use super::table::{Table, cell, number};
+use super::table::{Table, cell, number, whole};
 use crate::compare::{CLOSED_LOOP, Comparison, FIXED_RATE, QUANTILES};
 use crate::contender::{BROADCAST, Floor, Form, MEMORY, REDIS};
 use crate::keys::{BARE_LOOP, KEYS, RAW_LATENCY, RAW_THROUGHPUT, Target};
@@ -146,7 +146,8 @@ fn throughput(comparison: &Comparison) -> Table {
         "Throughput in messages/s delivered, {} bytes, by number of awaiting publishers",
         comparison.plan.payload
     );
-    let note = "Counted at the receiver, to the last message; a lost one would void the run.";
+    let note = "Counted at the receiver, to the last message; a lost one would void the run. \
+                With the raw crate, publish-many is pipelines of 512 commands.";
     by_load(comparison, title, note, |load, who| {
         cell(
             comparison
@@ -217,7 +218,7 @@ fn fan_out(comparison: &Comparison) -> Table {
     Table {
         title: format!(
             "Fan-out in ns a delivery, to {} parked tasks of one process",
-            number(comparison.plan.audience as f64)
+            whole(comparison.plan.audience)
         ),
         note: "From the publish until the last task has the message. \
                The bare loop sends into bounded tokio channels with try_send."
@@ -240,7 +241,7 @@ fn channels(comparison: &Comparison) -> Table {
         ]
     };
     Table {
-        title: format!("{} channels", number(comparison.plan.channels as f64)),
+        title: format!("{} channels", whole(comparison.plan.channels)),
         note: "Seconds to subscribe to all in one call, to each in a call of its own with 1024 under way, and from a kill \
                of all connections until all are in force again; bytes on the heap for an idle subscription \
                with a channel of its own, its handle and name included."
