@@ -14,6 +14,10 @@ use crate::contender::{Contender, PublishMany, Publisher};
 use crate::cpu::CpuClock;
 use crate::error::{Error, Result};
 
+/// How much may be unread where publishers wait for the receiver: far less than its queue holds.
+const UNREAD: u64 = 1 << 16;
+const UNREAD_BYTES: u64 = 256 << 20;
+
 /// What flowed in one round.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
@@ -71,7 +75,8 @@ pub async fn awaiting<C: Contender>(
     meter.finish(contender, sum(tasks).await?).await
 }
 
-/// As many publishers as wanted, each awaiting its publish before the next, until each has published so many.
+/// As many publishers as wanted, each awaiting its publish before the next, until each has published so many. They wait
+/// for the receiver while more is unread than its queue could hold, as without a broker nothing else holds them back.
 ///
 /// # Errors
 /// Whatever publishing fails with; [`Error::Lost`].
@@ -81,9 +86,24 @@ pub async fn messages<C: Contender>(
     payload: &Bytes,
     each: u64,
 ) -> Result<Flow> {
-    let (tasks, go) = publishing(contender, publishers, payload, &move |sent| sent < each);
+    let window = (UNREAD_BYTES / payload.len() as u64).clamp(1, UNREAD);
     let meter = Meter::start(contender, None);
-    go.send_replace(());
+    let mut tasks = JoinSet::new();
+    for _ in 0..publishers {
+        let (mut publisher, payload) = (contender.publisher(), payload.clone());
+        let (arrivals, begin) = (Arc::clone(contender.arrivals()), meter.arrived);
+        tasks.spawn(async move {
+            for sent in 0..each {
+                // All are about as far as this one.
+                while begin + sent * publishers as u64 >= arrivals.count() + window {
+                    arrivals.check()?;
+                    tokio::task::yield_now().await;
+                }
+                publisher.publish(payload.clone()).await?;
+            }
+            Ok(each)
+        });
+    }
     meter.finish(contender, sum(tasks).await?).await
 }
 
