@@ -27,6 +27,9 @@ pub enum Error {
     /// A publish failed.
     #[error(transparent)]
     Publish(#[from] backplane_core::PublishError),
+    /// A publish of many failed.
+    #[error(transparent)]
+    PublishMany(#[from] backplane_core::PublishManyError),
     /// The system refused something.
     #[error("{what}: {source}")]
     Io {

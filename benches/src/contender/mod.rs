@@ -22,9 +22,7 @@ use bytes::Bytes;
 
 pub use self::broadcast::{BROADCAST, Broadcast};
 pub use self::floor::Floor;
-pub use self::ours::{
-    BACKPLANE, MEMORY, Ours, REDIS, node_options, publish_many, receive_many, redis_node,
-};
+pub use self::ours::{BACKPLANE, MEMORY, Ours, REDIS, node_options, redis_node};
 pub use self::raw::{Form, Raw};
 use crate::arrivals::Arrivals;
 use crate::error::Result;

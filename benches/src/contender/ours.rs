@@ -9,7 +9,6 @@ use backplane_core::{
 use backplane_memory::{MemoryBus, MemoryDriver};
 use backplane_redis::{RedisBuilder, RedisDriver};
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::{Contender, PublishMany, Publisher};
@@ -127,7 +126,7 @@ impl<D: Driver> Publisher for OursPublisher<D> {
 
 impl<D: Driver> PublishMany for OursPublisher<D> {
     async fn publish_many(&mut self, payloads: Vec<Bytes>) -> Result<()> {
-        publish_many(&self.node, &self.channel, payloads).await
+        Ok(self.node.publish_many(&self.channel, payloads).await?)
     }
 }
 
@@ -149,43 +148,9 @@ pub fn node_options() -> Result<NodeOptions> {
     Ok(NodeOptions::new(Prefix::new("bench")?).subscribe_timeout(patience))
 }
 
-/// Publishes many messages to one channel from one task; returns when the broker has accepted all of them.
-///
-/// # Errors
-/// The first that failed.
-pub async fn publish_many<D: Driver>(
-    node: &Node<D>,
-    channel: &Channel,
-    payloads: Vec<Bytes>,
-) -> Result<()> {
-    let publishes = payloads
-        .into_iter()
-        .map(|payload| node.publish(channel, payload));
-    try_join_all(publishes).await?;
-    Ok(())
-}
-
-/// Waits for a delivery and takes those that follow at once, up to `limit`. Returns how many; 0 when the
-/// subscription has ended.
-pub async fn receive_many(
-    subscription: &mut Subscription,
-    buffer: &mut Vec<Delivery>,
-    limit: usize,
-) -> usize {
-    let begin = buffer.len();
-    buffer.extend(subscription.recv().await);
-    while buffer.len() > begin && buffer.len() - begin < limit {
-        let Ok(delivery) = subscription.try_recv() else {
-            break;
-        };
-        buffer.push(delivery);
-    }
-    buffer.len() - begin
-}
-
 async fn read(mut subscription: Subscription, arrivals: Arc<Arrivals>) {
     let mut buffer = Vec::with_capacity(READ_AT_ONCE);
-    while receive_many(&mut subscription, &mut buffer, READ_AT_ONCE).await > 0 {
+    while subscription.recv_many(&mut buffer, READ_AT_ONCE).await > 0 {
         let (mut messages, is_timing) = (0, arrivals.is_timing());
         for delivery in buffer.drain(..) {
             match delivery {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::PATIENCE;
 use crate::arrivals::Arrivals;
 use crate::clock;
-use crate::contender::{MEMORY, node_options, publish_many, receive_many};
+use crate::contender::{MEMORY, node_options};
 use crate::error::{Error, Result};
 use crate::keys::BARE_LOOP;
 
@@ -182,7 +182,7 @@ impl<D: Driver> Audience<D> {
                 }
             }
             let mut buffer = Vec::with_capacity(BURST);
-            while receive_many(&mut subscription, &mut buffer, BURST).await > 0 {
+            while subscription.recv_many(&mut buffer, BURST).await > 0 {
                 let messages = buffer.drain(..).map(|d| counted(&arrivals, &d)).sum();
                 arrivals.add(messages);
             }
@@ -256,7 +256,7 @@ impl<D: Driver> Source<D> {
             }
             Self::Ours(node, channel) => match payloads {
                 [payload] => Ok(node.publish(channel, payload.clone()).await?),
-                payloads => publish_many(node, channel, payloads.to_vec()).await,
+                payloads => Ok(node.publish_many(channel, payloads.to_vec()).await?),
             },
         }
     }
