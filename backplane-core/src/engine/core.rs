@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::fate::LinkFate;
 use crate::engine::lane::{Lanes, Limits};
+use crate::engine::patience::Patience;
 use crate::engine::router::Router;
 use crate::error::NotSent;
 use crate::options::NodeOptions;
@@ -31,6 +32,7 @@ pub(crate) struct Core<L> {
     pub(crate) runtime: runtime::Handle,
     /// Asks the supervisor to end.
     pub(crate) closing: CancellationToken,
+    pub(crate) patience: Patience,
     load: Arc<Load>,
     closed: AtomicBool,
     attached: ArcSwapOption<Attached<L>>,
@@ -90,6 +92,7 @@ impl<L> Core<L> {
             tasks: TaskTracker::new(),
             runtime,
             closing: CancellationToken::new(),
+            patience: Patience::default(),
             load: Arc::default(),
             closed: AtomicBool::new(false),
             attached: ArcSwapOption::empty(),

@@ -11,6 +11,7 @@ mod fate;
 mod lane;
 mod lifecycle;
 mod outcome;
+mod patience;
 mod probe;
 mod router;
 mod supervisor;
@@ -120,7 +121,14 @@ impl<D: Driver> Node<D> {
             runtime::Handle::current(),
         ));
         let supervisor = Supervisor::new(Arc::clone(&core), driver, first);
-        core.tasks.spawn(supervisor.run());
+        let clock = Arc::clone(&core);
+        core.tasks.spawn(async move {
+            // As long as the supervisor works, those that wait for the broker hear of time.
+            tokio::select! {
+                () = supervisor.run() => {}
+                () = clock.patience.run(clock.options.publish_timeout / 2) => {}
+            }
+        });
         core.tasks.close();
         Ok(Self {
             core,

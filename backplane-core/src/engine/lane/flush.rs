@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Lane, next_turn};
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
@@ -138,20 +138,29 @@ async fn hand_over<L: Link>(
     frame: &Frame,
 ) -> Outcome {
     let timeout = core.options.publish_timeout;
+    let lost = || Failure::unknown(Unknown::ConnectionLost, None);
+    let mut begin = Instant::now();
     let mut publish = attached.link.publish(name, frame);
-    loop {
-        let begin = Instant::now();
+    {
+        let wait = core.patience.wait();
         tokio::select! {
             biased;
             sent = &mut publish => return sent.map_err(|error| failure(core, error)),
-            () = attached.fate.ended() => {
-                return Err(Failure::unknown(Unknown::ConnectionLost, None));
-            }
-            () = tokio::time::sleep(timeout) => {
+            () = attached.fate.ended() => return Err(lost()),
+            () = wait.tick() => {}
+        }
+    }
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut publish => return sent.map_err(|error| failure(core, error)),
+            () = attached.fate.ended() => return Err(lost()),
+            () = sleep_until(begin + timeout) => {
                 // Much later than that, it was the caller who did not look, and the broker may have answered.
                 if begin.elapsed() <= timeout + timeout / 4 {
                     break;
                 }
+                begin = Instant::now();
             }
         }
     }
