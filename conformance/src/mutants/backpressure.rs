@@ -10,6 +10,7 @@ use backplane_core::{
     PublishErrorKind, Subscribe, SubscribeError, Subscription, Unknown,
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::sleep;
 
@@ -103,7 +104,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B4",
         "messages another is expected",
         "after an overflow a second queue runs beside the first",
-        || Wrong::new().parts(|tap| Parts::pump(Mixes::new(tap))),
+        || Wrong::new().pumps(Mixes::default),
     ),
     mutant!(
         "publish-waits-for-ever",
@@ -379,11 +380,14 @@ struct Dispatched {
     capacity: usize,
 }
 
-#[async_trait]
 impl Pump for Dispatched {
-    async fn ready(&mut self) {
-        let _turn = self.dispatcher.lock().await;
-        room(&self.load, self.capacity).await;
+    fn ready(&self) -> Option<BoxFuture<'static, ()>> {
+        let (dispatcher, load) = (Arc::clone(&self.dispatcher), self.load.clone());
+        let capacity = self.capacity;
+        Some(Box::pin(async move {
+            let _turn = dispatcher.lock().await;
+            room(&load, capacity).await;
+        }))
     }
 
     fn on(&mut self, delivery: Delivery, out: &Out) {
@@ -475,12 +479,7 @@ impl Limited {
     }
 }
 
-#[async_trait]
 impl Pump for Limited {
-    async fn ready(&mut self) {
-        behind(self.capacity).await;
-    }
-
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if self.load.get() < self.capacity => {
@@ -499,36 +498,14 @@ impl Pump for Limited {
     }
 }
 
-/// The trials take it that a small queue has a message as soon as a large one has.
-async fn behind(capacity: usize) {
-    if capacity > 100 {
-        sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// Swaps neighbours from the first overflow on.
+#[derive(Default)]
 struct Mixes {
-    capacity: usize,
     overflowed: bool,
     held: Option<Message>,
 }
 
-impl Mixes {
-    const fn new(tap: &Tap) -> Self {
-        Self {
-            capacity: tap.capacity,
-            overflowed: false,
-            held: None,
-        }
-    }
-}
-
-#[async_trait]
 impl Pump for Mixes {
-    async fn ready(&mut self) {
-        behind(self.capacity).await;
-    }
-
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if !self.overflowed => {

@@ -10,7 +10,6 @@ use backplane_core::{
     StateWatch, Stats, Subscribe, SubscribeError, SubscribeErrorKind, Subscription,
 };
 use bytes::Bytes;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::harness::{Made, Make, Wrong};
@@ -287,34 +286,34 @@ impl NodeTwist for Miscounts {
     }
 }
 
-/// Who listens now.
+/// Tells the events to who listens now.
 #[derive(Default)]
 struct OneListener {
-    now: Mutex<Option<AbortHandle>>,
+    now: Arc<Mutex<Option<StateCell>>>,
+    tasks: Tasks,
 }
 
 #[async_trait]
 impl NodeTwist for OneListener {
-    fn events(&self, node: &Inner) -> Events {
-        let first = ConnectionState::Connecting { attempt: 1 };
-        let cell = StateCell::new(first);
-        let (told, mut events) = (cell.events(), node.events());
-        let task = tokio::spawn(async move {
+    fn made(&self, node: &Inner) {
+        let (mut events, now) = (node.events(), Arc::clone(&self.now));
+        self.tasks.spawn(async move {
             while let Some(event) = events.recv().await {
-                cell.tell(event);
+                if let Some(cell) = &*lock(&now) {
+                    cell.tell(event);
+                }
             }
         });
-        if let Some(before) = lock(&self.now).replace(task.abort_handle()) {
-            before.abort();
+    }
+
+    fn events(&self, node: &Inner) -> Events {
+        let state = node.state();
+        let closed = state == ConnectionState::Closed;
+        let cell = StateCell::new(state);
+        let told = cell.events();
+        if !closed {
+            *lock(&self.now) = Some(cell);
         }
         told
-    }
-}
-
-impl Drop for OneListener {
-    fn drop(&mut self) {
-        if let Some(last) = lock(&self.now).take() {
-            last.abort();
-        }
     }
 }

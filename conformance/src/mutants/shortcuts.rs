@@ -1,11 +1,11 @@
 //! Wrong by a short cut: a table that is too small, a variable of the process, a list that is not looked at to its end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, Message, PublishError, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
+    Backplane, Channel, Message, PublishError, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
 };
 use bytes::Bytes;
 
@@ -163,7 +163,7 @@ impl NodeTwist for KeptInAnOutage {
 }
 
 /// Who began to publish last, on whatever node.
-struct LastCaller(Arc<Mutex<Option<Inner>>>);
+struct LastCaller(Arc<Mutex<Option<Weak<dyn Backplane>>>>);
 
 #[async_trait]
 impl NodeTwist for LastCaller {
@@ -173,18 +173,17 @@ impl NodeTwist for LastCaller {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        *lock(&self.0) = Some(Arc::clone(node));
+        let own = Arc::downgrade(node);
+        let before = lock(&self.0).replace(Weak::clone(&own));
+        if before.is_none_or(|before| Weak::ptr_eq(&before, &own)) {
+            return node.publish(channel, payload).await;
+        }
         // The message is built.
         tokio::task::yield_now().await;
-        let last = lock(&self.0).clone();
+        let last = lock(&self.0).as_ref().and_then(Weak::upgrade);
         match last {
             Some(last) => last.publish(channel, payload).await,
             None => node.publish(channel, payload).await,
         }
-    }
-
-    async fn close(&self, node: &Inner) {
-        *lock(&self.0) = None;
-        node.close().await;
     }
 }
