@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
 use backplane_core::{
-    Backplane, Channel, ConnectionState, Event, HealthError, HealthErrorKind, NotSent, PublishError,
-    PublishErrorKind, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription,
-    SubscriptionHandle,
+    Backplane, Channel, ConnectionState, Event, HealthError, HealthErrorKind, NotSent,
+    PublishError, PublishErrorKind, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed,
+    Subscription, SubscriptionHandle,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;

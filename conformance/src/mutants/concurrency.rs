@@ -136,7 +136,9 @@ impl Control for Meddles {
         };
         let before = left(&self.goings);
         let (_on_its_way, _) = OnItsWay::begin(&self.goings, &channels);
-        let subscribed = Straight.subscribe(below, channels.clone(), deferred).await?;
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
         if self.how == Meddling::Undoes && left(&self.goings) != before {
             below.unsubscribe(channels);
         }

@@ -262,7 +262,9 @@ impl Control for HasPlaces {
         channels: Vec<Channel>,
         deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        let subscribed = Straight.subscribe(below, channels.clone(), deferred).await?;
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
         self.take(&channels);
         Ok(subscribed)
     }

@@ -166,7 +166,9 @@ impl Pump for CountsMore {
             }
             Delivery::Gap(gap) => {
                 let only = self.only.take();
-                let such = only.as_ref().is_none_or(|(trouble, such)| trouble.was(*such));
+                let such = only
+                    .as_ref()
+                    .is_none_or(|(trouble, such)| trouble.was(*such));
                 *self = Self {
                     only,
                     ..Self::default()

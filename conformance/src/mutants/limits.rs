@@ -1,7 +1,7 @@
 //! Wrong at L10, B6, R12 and R13: the broker's own limits.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use backplane_core::driver::{
@@ -124,9 +124,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R13",
         "expected NotSent, got Err",
         "an outage for want of credentials leaves the outcome of a publish open",
-        || Wrong::new().in_trouble(|wrong, trouble| wrong.nodes(move |_| {
-            RevokedIsUnknown(trouble.clone())
-        })),
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.nodes(move |_| { RevokedIsUnknown(trouble.clone()) })
+        ),
     ),
     mutant!(
         "start-error-hides-the-credentials",
@@ -170,19 +170,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B6",
         "expected message",
         "the subscription of the old connection is left in place",
-        || after_an_overrun(|trouble, _| Parts::pump(Doubles {
-            trouble,
-            times: 1,
-        })),
+        || after_an_overrun(|trouble, _| Parts::pump(Doubles { trouble, times: 1 })),
     ),
     mutant!(
         "an-overrun-node-stays-away",
         "B6",
         "the node does not notice that it was broken off, and recover",
         "a node that the broker threw out does not come back",
-        || Wrong::new().in_trouble(|wrong, trouble| wrong.links(move || {
-            StaysAwayAfter::such(&trouble, overrun)
-        })),
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.links(move || { StaysAwayAfter::such(&trouble, overrun) })
+        ),
     ),
 ];
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Channel, ConnectionState, Event, Events, Gap, Message, NodeId, NotSent, OutageAccount, PublishError,
-    PublishErrorKind, StateCell, StateWatch, SubscribeError, SubscribeErrorKind, Subscribed,
-    SubscriptionHandle, Unknown,
+    Channel, ConnectionState, Event, Events, Gap, Message, NodeId, NotSent, OutageAccount,
+    PublishError, PublishErrorKind, StateCell, StateWatch, SubscribeError, SubscribeErrorKind,
+    Subscribed, SubscriptionHandle, Unknown,
 };
 use bytes::Bytes;
 

@@ -303,7 +303,10 @@ struct AfterPump {
 
 impl Pump for AfterPump {
     fn on(&mut self, delivery: Delivery, out: &Out) {
-        let count = self.node.upgrade().map_or(0, |node| (self.count)(node.stats()));
+        let count = self
+            .node
+            .upgrade()
+            .map_or(0, |node| (self.count)(node.stats()));
         if count > self.seen {
             self.seen = count;
             (self.what)(out);

@@ -71,8 +71,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L11",
         "arrived 2 times",
         "what got no answer is sent again on the next connection",
-        || Wrong::new()
-            .nodes(|_| SendsLater::of(|kind| kind == LOST)),
+        || Wrong::new().nodes(|_| SendsLater::of(|kind| kind == LOST)),
     ),
     mutant!(
         "cut-publish-never-returns",
@@ -175,7 +174,10 @@ impl NodeTwist for CutSubscribe {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        if !self.trouble.was(|fault| matches!(fault, Fault::CutInSubscribe(_))) {
+        if !self
+            .trouble
+            .was(|fault| matches!(fault, Fault::CutInSubscribe(_)))
+        {
             return Err(failed);
         }
         match &self.slip {

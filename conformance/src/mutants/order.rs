@@ -223,7 +223,9 @@ impl NodeTwist for ShortCut {
         if fits && node.state().is_connected() {
             for wants in lock(&self.0).iter() {
                 let message = Message::new(channel.clone(), payload.clone(), node.node_id());
-                if let (true, Some(out)) = (lock(&wants.channels).contains(channel), &*lock(&wants.out)) {
+                if let (true, Some(out)) =
+                    (lock(&wants.channels).contains(channel), &*lock(&wants.out))
+                {
                     out.message(message);
                 }
             }
@@ -281,7 +283,9 @@ impl Control for TakesShortCut {
         channels: Vec<Channel>,
         deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        let subscribed = Straight.subscribe(below, channels.clone(), deferred).await?;
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
         lock(&self.wants.channels).extend(channels);
         Ok(subscribed)
     }

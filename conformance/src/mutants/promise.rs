@@ -2,7 +2,9 @@
 //! requirements that are not heeded.
 
 use async_trait::async_trait;
-use backplane_core::{Capabilities, ConnectError, ConnectErrorKind, Gap, Order, OutageAccount, Requirement};
+use backplane_core::{
+    Capabilities, ConnectError, ConnectErrorKind, Gap, Order, OutageAccount, Requirement,
+};
 use backplane_memory::MemoryDriver;
 
 use super::delivery::Retains;

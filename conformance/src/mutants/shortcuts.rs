@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Backplane, Channel, Message, PublishError, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
+    Backplane, Channel, Message, PublishError, SubscribeError, Subscribed, Subscription,
+    SubscriptionHandle,
 };
 use bytes::Bytes;
 

@@ -321,7 +321,9 @@ impl Control for Lists {
         channels: Vec<Channel>,
         deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        let subscribed = Straight.subscribe(below, channels.clone(), deferred).await?;
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
         let mut listed = lock(&self.0);
         for channel in channels {
             if !listed.contains(&channel) {

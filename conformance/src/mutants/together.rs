@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use backplane_core::{
-    Channel, NotSent, PublishError, PublishErrorKind, PublishManyError, Unknown,
-};
+use backplane_core::{Channel, NotSent, PublishError, PublishErrorKind, PublishManyError, Unknown};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
@@ -429,7 +427,10 @@ struct AllOrNothing {
 #[async_trait]
 impl NodeTwist for AllOrNothing {
     async fn publish_many(&self, node: &Inner, channel: &Channel, payloads: Vec<Bytes>) -> Told {
-        let (total, bytes) = (payloads.len(), payloads.iter().map(Bytes::len).sum::<usize>());
+        let (total, bytes) = (
+            payloads.len(),
+            payloads.iter().map(Bytes::len).sum::<usize>(),
+        );
         if total > self.messages || bytes > self.bytes {
             let refused = PublishError::not_sent(channel, NotSent::Overloaded, None);
             return PublishManyError::of(total, [(0..total, refused)]);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, ConnectionState, Event, Events, HealthError, HealthErrorKind, Message, NodeId, PublishError,
-    PublishErrorKind, StateCell, Stats,
+    Channel, ConnectionState, Event, Events, HealthError, HealthErrorKind, Message, NodeId,
+    PublishError, PublishErrorKind, StateCell, Stats,
 };
 use bytes::Bytes;
 

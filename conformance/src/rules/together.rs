@@ -147,7 +147,10 @@ async fn read_together(trial: &Trial, a: &Node, b: &Node) -> Outcome {
     let mut none = Vec::new();
     let nothing = small.subscription.recv_many(&mut none, 0);
     ensure(
-        trial.in_time("taking nothing does not end", nothing).await? == 0,
+        trial
+            .in_time("taking nothing does not end", nothing)
+            .await?
+            == 0,
         "somebody asked for nothing and got something",
     )?;
     let got = take(&mut small, HELD + 1).await?;
@@ -285,7 +288,13 @@ async fn beside_bad_ones(trial: &Trial, b: &Node) -> Outcome {
     let limit = a.capabilities().max_payload;
     let news = channel("beside bad ones")?;
     let mut reader = trial.subscribe(b, [&news]).await?;
-    for bad in [&[2, 5][..], &[0], &[8], &[3, 4], &[0, 1, 2, 3, 4, 5, 6, 7, 8]] {
+    for bad in [
+        &[2, 5][..],
+        &[0],
+        &[8],
+        &[3, 4],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+    ] {
         let size = |i: usize| limit + 1 + i;
         let of = |i| match bad.contains(&i) {
             true => vec![0; size(i)].into(),
@@ -449,7 +458,9 @@ async fn broken_in_a_storm(trial: &Trial, a: &Node, b: &Node) -> Outcome {
             trial.all_down(&[a]).await
         };
         let both = async { tokio::try_join!(storm, cut) };
-        let (told, ()) = trial.in_time("a storm of calls does not end", both).await??;
+        let (told, ()) = trial
+            .in_time("a storm of calls does not end", both)
+            .await??;
         trial.heal().await?;
         trial.all_up(&[a, b]).await?;
         truly(trial, [a, b], &news, &mut reader, told).await?;
@@ -519,9 +530,7 @@ async fn truly(
 /// A closed node says so of all of them.
 async fn after_close(trial: &Trial) -> Outcome {
     let node = trial.node().await?;
-    trial
-        .in_time("close does not return", node.close())
-        .await?;
+    trial.in_time("close does not return", node.close()).await?;
     let news = channel("closed")?;
     let call = node.publish_many(&news, (0..5).map(payload).collect());
     let told = told(trial.in_time(ENDS, call).await?, 5)?;
@@ -560,20 +569,22 @@ fn told(result: Result<(), PublishManyError>, total: usize) -> Outcome<Vec<Kind>
     let counted = told.iter().filter(|told| told.is_err()).count();
     ensure(
         counted == failed && of == total && failed > 0,
-        format!("a call of {total} messages says that {failed} of {of} failed, and names {counted}"),
+        format!(
+            "a call of {total} messages says that {failed} of {of} failed, and names {counted}"
+        ),
     )?;
     Ok(told)
 }
 
 fn accepted(result: Result<(), PublishManyError>) -> Outcome {
-    result.or_else(|error| broken(format!("a call with many messages failed: {}", chain(&error))))
-}
-
-fn published(result: Result<(), PublishError>) -> Outcome {
     result.or_else(|error| {
         broken(format!(
-            "a publish beside a call failed: {}",
+            "a call with many messages failed: {}",
             chain(&error)
         ))
     })
+}
+
+fn published(result: Result<(), PublishError>) -> Outcome {
+    result.or_else(|error| broken(format!("a publish beside a call failed: {}", chain(&error))))
 }
