@@ -14,11 +14,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::sleep;
 
-use super::harness::Wrong;
+use super::harness::{Trouble, Wrong};
 use super::node::{Inner, NodeTwist, Tap, Tasks};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
-use crate::harness::NodeSpec;
+use crate::harness::{Fault, NodeSpec};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -167,9 +167,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "overload-is-success",
         "B5",
-        "arrived 0 times",
-        "what does not fit is dropped and reported as sent",
-        || Wrong::new().nodes(|_| Overload::IsSuccess),
+        "expected Overloaded at once, got Ok",
+        "what does not fit while the broker takes nothing is dropped and reported as sent",
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.nodes(move |_| { Overload::IsSuccess(trouble.clone()) })
+        ),
     ),
     mutant!(
         "overload-is-sent-later",
@@ -234,7 +236,8 @@ impl NodeTwist for FireAndForget {
 /// What is made of an overload.
 enum Overload {
     IsUnknown,
-    IsSuccess,
+    /// While the broker is frozen.
+    IsSuccess(Trouble),
 }
 
 #[async_trait]
@@ -246,7 +249,11 @@ impl NodeTwist for Overload {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         match (self, node.publish(channel, payload).await) {
-            (Self::IsSuccess, Err(error)) if is_overload(&error) => Ok(()),
+            (Self::IsSuccess(trouble), Err(error))
+                if is_overload(&error) && trouble.is(|fault| fault == Fault::Freeze) =>
+            {
+                Ok(())
+            }
             (Self::IsUnknown, Err(error)) if is_overload(&error) => Err(PublishError::unknown(
                 channel,
                 Unknown::ConnectionLost,

@@ -10,6 +10,7 @@ use backplane_core::{
     StateWatch, Stats, Subscribe, SubscribeError, SubscribeErrorKind, Subscription,
 };
 use bytes::Bytes;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::harness::{Made, Make, Wrong};
@@ -286,34 +287,34 @@ impl NodeTwist for Miscounts {
     }
 }
 
-/// Tells the events to who listens now.
+/// Who listens now. Each listener costs a task.
 #[derive(Default)]
 struct OneListener {
-    now: Arc<Mutex<Option<StateCell>>>,
-    tasks: Tasks,
+    now: Mutex<Option<AbortHandle>>,
 }
 
 #[async_trait]
 impl NodeTwist for OneListener {
-    fn made(&self, node: &Inner) {
-        let (mut events, now) = (node.events(), Arc::clone(&self.now));
-        self.tasks.spawn(async move {
+    fn events(&self, node: &Inner) -> Events {
+        let first = ConnectionState::Connecting { attempt: 1 };
+        let cell = StateCell::new(first);
+        let (told, mut events) = (cell.events(), node.events());
+        let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                if let Some(cell) = &*lock(&now) {
-                    cell.tell(event);
-                }
+                cell.tell(event);
             }
         });
-    }
-
-    fn events(&self, node: &Inner) -> Events {
-        let state = node.state();
-        let closed = state == ConnectionState::Closed;
-        let cell = StateCell::new(state);
-        let told = cell.events();
-        if !closed {
-            *lock(&self.now) = Some(cell);
+        if let Some(before) = lock(&self.now).replace(task.abort_handle()) {
+            before.abort();
         }
         told
+    }
+}
+
+impl Drop for OneListener {
+    fn drop(&mut self) {
+        if let Some(last) = lock(&self.now).take() {
+            last.abort();
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Wrong at O: order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Channel, Delivery, Message, PublishError, Subscribe, SubscribeError, Subscribed, Subscription,
-    SubscriptionHandle,
+    Channel, Delivery, Message, PublishError, Stats, Subscribe, SubscribeError, Subscribed,
+    Subscription, SubscriptionHandle,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -209,7 +209,10 @@ struct WantsOwn {
 
 /// Delivers what the node publishes before the broker has it, and not again after.
 #[derive(Default)]
-struct ShortCut(Outs);
+struct ShortCut {
+    outs: Outs,
+    delivered: AtomicU64,
+}
 
 #[async_trait]
 impl NodeTwist for ShortCut {
@@ -221,12 +224,13 @@ impl NodeTwist for ShortCut {
     ) -> Result<(), PublishError> {
         let fits = payload.len() <= node.capabilities().max_payload;
         if fits && node.state().is_connected() {
-            for wants in lock(&self.0).iter() {
+            for wants in lock(&self.outs).iter() {
                 let message = Message::new(channel.clone(), payload.clone(), node.node_id());
                 if let (true, Some(out)) =
                     (lock(&wants.channels).contains(channel), &*lock(&wants.out))
                 {
                     out.message(message);
+                    self.delivered.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -246,13 +250,18 @@ impl NodeTwist for ShortCut {
         // Who leaves out own messages gets none this way either.
         if !tap.request.is_without_own() {
             lock(&wants.channels).extend(tap.request.channels().iter().cloned());
-            lock(&self.0).push(Arc::clone(&wants));
+            lock(&self.outs).push(Arc::clone(&wants));
         }
         let control = TakesShortCut {
-            outs: Arc::clone(&self.0),
+            outs: Arc::clone(&self.outs),
             wants: Arc::clone(&wants),
         };
         Some(Parts::new(Lends(wants), control))
+    }
+
+    fn stats(&self, mut stats: Stats) -> Stats {
+        stats.delivered += self.delivered.load(Ordering::Relaxed);
+        stats
     }
 }
 

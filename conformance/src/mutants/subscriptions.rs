@@ -324,12 +324,7 @@ impl Control for Lists {
         let subscribed = Straight
             .subscribe(below, channels.clone(), deferred)
             .await?;
-        let mut listed = lock(&self.0);
-        for channel in channels {
-            if !listed.contains(&channel) {
-                listed.push(channel);
-            }
-        }
+        lock(&self.0).extend(channels);
         Ok(subscribed)
     }
 
