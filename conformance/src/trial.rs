@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backplane_core::{
     Backplane, Capabilities, Channel, ConnectError, Delivery, Gap, Message, NodeOptions, Prefix,
-    Subscribe, Subscription,
+    Stats, Subscribe, Subscription,
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -370,6 +370,21 @@ impl Trial {
         }
     }
 
+    /// Waits until so many messages were put into the queues of a node's subscriptions, or have overflowed, since the
+    /// counters were these: those that are not read have what they are going to have.
+    pub(crate) async fn all_offered(&self, node: &Node, before: &Stats, offered: u64) -> Outcome {
+        self.until(&format!("{offered} messages queued or dropped"), || async {
+            let now = node.stats();
+            let [delivered, overflowed] = [
+                now.delivered.saturating_sub(before.delivered),
+                now.overflowed.saturating_sub(before.overflowed),
+            ];
+            let seen = delivered + overflowed;
+            Ok((seen < offered).then(|| seen.to_string()))
+        })
+        .await
+    }
+
     /// Waits until the broker has so many subscriptions of a channel.
     pub(crate) async fn until_subscriptions(
         &self,
@@ -442,6 +457,21 @@ impl Reader {
         match timeout(self.within, self.subscription.recv()).await {
             Ok(Some(delivery)) => Ok(delivery),
             Ok(None) => broken(format!("the stream ended before {what}")),
+            Err(_) => broken(format!("{what} did not arrive within {:?}", self.within)),
+        }
+    }
+
+    /// The next deliveries, of which one must come and no more than so many; `what` names what is waited for.
+    pub(crate) async fn next_many(&mut self, what: &str, limit: usize) -> Outcome<Vec<Delivery>> {
+        let mut taken = Vec::new();
+        let taking = self.subscription.recv_many(&mut taken, limit);
+        match timeout(self.within, taking).await {
+            Ok(0) => broken(format!("the stream ended before {what}")),
+            Ok(count) if count == taken.len() && count <= limit => Ok(taken),
+            Ok(count) => broken(format!(
+                "{limit} deliveries were asked for, {count} were told, and {} came",
+                taken.len()
+            )),
             Err(_) => broken(format!("{what} did not arrive within {:?}", self.within)),
         }
     }

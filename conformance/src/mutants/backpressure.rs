@@ -10,14 +10,15 @@ use backplane_core::{
     PublishErrorKind, Subscribe, SubscribeError, Subscription, Unknown,
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::sleep;
 
-use super::harness::Wrong;
+use super::harness::{Trouble, Wrong};
 use super::node::{Inner, NodeTwist, Tap, Tasks};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
-use crate::harness::NodeSpec;
+use crate::harness::{Fault, NodeSpec};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -103,7 +104,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B4",
         "messages another is expected",
         "after an overflow a second queue runs beside the first",
-        || Wrong::new().parts(|tap| Parts::pump(Mixes::new(tap))),
+        || Wrong::new().pumps(Mixes::default),
     ),
     mutant!(
         "publish-waits-for-ever",
@@ -166,9 +167,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "overload-is-success",
         "B5",
-        "arrived 0 times",
-        "what does not fit is dropped and reported as sent",
-        || Wrong::new().nodes(|_| Overload::IsSuccess),
+        "expected Overloaded at once, got Ok",
+        "what does not fit while the broker takes nothing is dropped and reported as sent",
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.nodes(move |_| { Overload::IsSuccess(trouble.clone()) })
+        ),
     ),
     mutant!(
         "overload-is-sent-later",
@@ -233,7 +236,8 @@ impl NodeTwist for FireAndForget {
 /// What is made of an overload.
 enum Overload {
     IsUnknown,
-    IsSuccess,
+    /// While the broker is frozen.
+    IsSuccess(Trouble),
 }
 
 #[async_trait]
@@ -245,7 +249,11 @@ impl NodeTwist for Overload {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         match (self, node.publish(channel, payload).await) {
-            (Self::IsSuccess, Err(error)) if is_overload(&error) => Ok(()),
+            (Self::IsSuccess(trouble), Err(error))
+                if is_overload(&error) && trouble.is(|fault| fault == Fault::Freeze) =>
+            {
+                Ok(())
+            }
             (Self::IsUnknown, Err(error)) if is_overload(&error) => Err(PublishError::unknown(
                 channel,
                 Unknown::ConnectionLost,
@@ -379,11 +387,14 @@ struct Dispatched {
     capacity: usize,
 }
 
-#[async_trait]
 impl Pump for Dispatched {
-    async fn ready(&mut self) {
-        let _turn = self.dispatcher.lock().await;
-        room(&self.load, self.capacity).await;
+    fn ready(&self) -> Option<BoxFuture<'static, ()>> {
+        let (dispatcher, load) = (Arc::clone(&self.dispatcher), self.load.clone());
+        let capacity = self.capacity;
+        Some(Box::pin(async move {
+            let _turn = dispatcher.lock().await;
+            room(&load, capacity).await;
+        }))
     }
 
     fn on(&mut self, delivery: Delivery, out: &Out) {
@@ -475,12 +486,7 @@ impl Limited {
     }
 }
 
-#[async_trait]
 impl Pump for Limited {
-    async fn ready(&mut self) {
-        behind(self.capacity).await;
-    }
-
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if self.load.get() < self.capacity => {
@@ -499,36 +505,14 @@ impl Pump for Limited {
     }
 }
 
-/// The trials take it that a small queue has a message as soon as a large one has.
-async fn behind(capacity: usize) {
-    if capacity > 100 {
-        sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// Swaps neighbours from the first overflow on.
+#[derive(Default)]
 struct Mixes {
-    capacity: usize,
     overflowed: bool,
     held: Option<Message>,
 }
 
-impl Mixes {
-    const fn new(tap: &Tap) -> Self {
-        Self {
-            capacity: tap.capacity,
-            overflowed: false,
-            held: None,
-        }
-    }
-}
-
-#[async_trait]
 impl Pump for Mixes {
-    async fn ready(&mut self) {
-        behind(self.capacity).await;
-    }
-
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
             Delivery::Message(message) if !self.overflowed => {

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 
 use super::harness::{Made, Make, Wrong};
 use super::node::{Inner, NodeTwist, Tasks, lock};
-use super::pump::Control;
+use super::pump::{Control, Straight};
 use super::{Mutant, mutant};
 use crate::harness::NodeSpec;
 
@@ -238,7 +238,7 @@ impl NodeTwist for MakesSure {
 }
 
 /// What waits for the one who sends for all, and where the outcome goes.
-type Waiting = Vec<(Channel, Bytes, oneshot::Sender<()>)>;
+type Waiting = Vec<(Channel, Bytes, oneshot::Sender<Result<(), PublishError>>)>;
 
 #[derive(Default)]
 struct SendsForAll {
@@ -267,22 +267,21 @@ impl NodeTwist for SendsForAll {
             let lost = || PublishError::unknown(channel, Unknown::ConnectionLost, None);
             return match self.in_advance {
                 true => Ok(()),
-                false => told.await.map_err(|_| lost()),
+                false => told.await.unwrap_or_else(|_| Err(lost())),
             };
         }
         *lock(&self.waiting) = Some(Waiting::new());
         let waiting = Arc::clone(&self.waiting);
         let _free = OnDrop(Some(move || *lock(&waiting) = None));
         yield_now().await;
-        node.publish(channel, payload).await?;
+        let own = node.publish(channel, payload).await;
         loop {
             let next = lock(&self.waiting).as_mut().map(std::mem::take);
             let Some(next) = next.filter(|next| !next.is_empty()) else {
-                return Ok(());
+                return own;
             };
             for (channel, payload, done) in next {
-                node.publish(&channel, payload).await?;
-                let _ = done.send(());
+                let _ = done.send(node.publish(&channel, payload).await);
             }
         }
     }
@@ -347,16 +346,15 @@ impl Control for AddsInATask {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         let (done, result) = oneshot::channel();
         let below = below.clone();
         self.0.spawn(async move {
-            let _ = done.send(below.subscribe(channels).await);
+            let _ = done.send(Straight.subscribe(&below, channels, deferred).await);
         });
         let lost = || SubscribeError::new(SubscribeErrorKind::Closed, None);
-        result.await.unwrap_or_else(|_| Err(lost()))?;
-        Ok(Subscribed::InForce)
+        result.await.unwrap_or_else(|_| Err(lost()))
     }
 }
 

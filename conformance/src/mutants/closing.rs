@@ -1,27 +1,26 @@
 //! Wrong at C: closing and cancelling.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
 use backplane_core::{
-    Backplane, Channel, ConnectionState, HealthError, HealthErrorKind, NotSent, PublishError,
-    PublishErrorKind, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed, Subscription,
-    SubscriptionHandle,
+    Backplane, Channel, ConnectionState, Event, HealthError, HealthErrorKind, NotSent,
+    PublishError, PublishErrorKind, Subscribe, SubscribeError, SubscribeErrorKind, Subscribed,
+    Subscription, SubscriptionHandle,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, Out, Parts, Pump};
-use super::visibility::Silent;
+use super::node::{Inner, NodeTwist, Tap, lock};
+use super::pump::{Control, Out, Parts, Pump, Straight};
+use super::visibility::{OtherEvents, Telling};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -79,7 +78,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "C1",
         "the events do not end",
         "who follows the events does not learn that the node is closed",
-        || Wrong::new().nodes(|_| Silent::default()),
+        || Wrong::new().nodes(|_| OtherEvents::telling(|event| match event {
+            Event::State(ConnectionState::Closed) => Telling::Not,
+            _ => Telling::It,
+        })),
     ),
     mutant!(
         "closing-one-closes-all",
@@ -124,7 +126,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "C1",
         "was accepted before the close, and arrived None times",
         "publish returns when a message is queued, and close throws the queue away",
-        || Wrong::new().nodes(|_| Queues::default()),
+        || Wrong::new().nodes(|_| ThrowsAway),
     ),
     mutant!(
         "close-leaves-the-subscriptions",
@@ -223,10 +225,7 @@ impl Forgets {
         let before = node.state();
         let result = work.await;
         let closed = |state| state == ConnectionState::Closed;
-        if result.is_err() && !closed(before) {
-            node.watch()
-                .wait_for(|state| *state == ConnectionState::Closed)
-                .await;
+        if result.is_err() && !closed(before) && closed(node.state()) {
             std::future::pending::<()>().await;
         }
         result
@@ -261,38 +260,26 @@ impl NodeTwist for Forgets {
     }
 }
 
-/// Publishes in a task, in order.
-#[derive(Default)]
-struct Queues {
-    tasks: Tasks,
-    queue: OnceLock<mpsc::Sender<(Channel, Bytes)>>,
-}
+/// Tells success of what is under way when the node is closed, and is not sent any more.
+struct ThrowsAway;
 
 #[async_trait]
-impl NodeTwist for Queues {
+impl NodeTwist for ThrowsAway {
     async fn publish(
         &self,
         node: &Inner,
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        if node.state() == ConnectionState::Closed {
-            return node.publish(channel, payload).await;
+        let before = node.state();
+        let published = node.publish(channel, payload).await;
+        let thrown_away = before != ConnectionState::Closed
+            && node.state() == ConnectionState::Closed
+            && published.is_err();
+        match thrown_away {
+            true => Ok(()),
+            false => published,
         }
-        let queue = self.queue.get_or_init(|| {
-            let (queue, mut queued) = mpsc::channel::<(Channel, Bytes)>(64);
-            let node = Arc::downgrade(node);
-            self.tasks.spawn(async move {
-                while let (Some((channel, payload)), Some(node)) =
-                    (queued.recv().await, node.upgrade())
-                {
-                    let _ = node.publish(&channel, payload).await;
-                }
-            });
-            queue
-        });
-        let _ = queue.send((channel.clone(), payload)).await;
-        Ok(())
     }
 }
 
@@ -311,7 +298,6 @@ impl NodeTwist for ComesBack {
 
 struct NeverEnds;
 
-#[async_trait]
 impl Pump for NeverEnds {
     fn on_end(&mut self, _out: &Out) {}
 }
@@ -347,7 +333,6 @@ struct Known {
     readers: Readers,
 }
 
-#[async_trait]
 impl Pump for Known {
     fn begin(&mut self, out: &Out) {
         lock(&self.readers).push((out.clone(), self.channels.clone()));
@@ -422,11 +407,11 @@ impl Control for TakesAll {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        match below.subscribe(channels).await {
-            Err(error) if error.kind() != SubscribeErrorKind::Closed => Err(error),
-            _ => Ok(Subscribed::InForce),
+        match Straight.subscribe(below, channels, deferred).await {
+            Err(error) if error.kind() == SubscribeErrorKind::Closed => Ok(Subscribed::InForce),
+            subscribed => subscribed,
         }
     }
 }

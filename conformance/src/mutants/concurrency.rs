@@ -12,7 +12,7 @@ use backplane_core::{
 use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, lock};
-use super::pump::{Control, Parts, Side};
+use super::pump::{Control, Parts, Side, Straight};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -125,7 +125,7 @@ impl Control for Meddles {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         let left = |goings: &Goings| -> u64 {
             let mut table = lock(goings);
@@ -136,11 +136,13 @@ impl Control for Meddles {
         };
         let before = left(&self.goings);
         let (_on_its_way, _) = OnItsWay::begin(&self.goings, &channels);
-        below.subscribe(channels.clone()).await?;
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
         if self.how == Meddling::Undoes && left(&self.goings) != before {
             below.unsubscribe(channels);
         }
-        Ok(Subscribed::InForce)
+        Ok(subscribed)
     }
 
     fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {

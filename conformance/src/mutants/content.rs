@@ -91,9 +91,9 @@ impl NodeTwist for FailsTogether {
             return node.publish(channel, payload).await;
         }
         let before = self.0.load(Ordering::Relaxed);
-        // A batch is collected.
-        tokio::task::yield_now().await;
         node.publish(channel, payload).await?;
+        // What went in one batch.
+        tokio::task::yield_now().await;
         if self.0.load(Ordering::Relaxed) == before {
             return Ok(());
         }

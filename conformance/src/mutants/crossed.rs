@@ -1,6 +1,7 @@
 //! A broker that matches names wrongly: besides where it belongs, what is published also arrives on other
 //! channels.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +39,12 @@ type Lines = Arc<Mutex<Vec<Held>>>;
 struct Held {
     inbound: Inbound,
     channel: BrokerChannel,
+    /// The prefix and the channel of its name.
+    parts: (String, String),
 }
+
+/// How many of the channels that are held may also get what is not for them.
+const LOOKED_AT: usize = 1000;
 
 #[async_trait]
 impl LinkTwist for Crossed {
@@ -59,8 +65,14 @@ impl LinkTwist for Crossed {
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
         line.link.publish(channel, frame).await?;
-        for held in &*lock(&self.lines) {
-            if held.channel != *channel && self.crosses(&held.channel, channel) {
+        let Some(sent) = parts(channel) else {
+            return Ok(());
+        };
+        let sent = (&*sent.0, &*sent.1);
+        // A long table is too long to be gone through for each message.
+        for held in lock(&self.lines).iter().take(LOOKED_AT) {
+            let (prefix, name) = (&*held.parts.0, &*held.parts.1);
+            if held.channel != *channel && (self.matches)((prefix, name), sent) {
                 let stray = astray(channel, frame);
                 held.inbound.deliver_bytes(held.channel.as_bytes(), &stray);
             }
@@ -70,15 +82,20 @@ impl LinkTwist for Crossed {
 
     async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
         line.link.subscribe(channels).await?;
-        lock(&self.lines).extend(channels.iter().map(|channel| Held {
-            inbound: line.inbound.clone(),
-            channel: channel.clone(),
-        }));
+        let held = |channel: &BrokerChannel| {
+            Some(Held {
+                inbound: line.inbound.clone(),
+                channel: channel.clone(),
+                parts: parts(channel)?,
+            })
+        };
+        lock(&self.lines).extend(channels.iter().filter_map(held));
         Ok(())
     }
 
     async fn unsubscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
-        self.forget(&line.inbound, |held| channels.contains(held));
+        let channels_left: HashSet<_> = channels.iter().collect();
+        self.forget(&line.inbound, |held| channels_left.contains(held));
         line.link.unsubscribe(channels).await
     }
 
@@ -93,17 +110,10 @@ impl Crossed {
         let node = inbound.node_id();
         lock(&self.lines).retain(|held| held.inbound.node_id() != node || !which(&held.channel));
     }
-
-    fn crosses(&self, held: &BrokerChannel, sent: &BrokerChannel) -> bool {
-        let (Some(held), Some(sent)) = (parts(held), parts(sent)) else {
-            return false;
-        };
-        (self.matches)((&held.0, held.1), (&sent.0, sent.1))
-    }
 }
 
 /// The prefix and the channel of a name; `None` for the engine's own.
-fn parts(name: &BrokerChannel) -> Option<(String, &str)> {
+fn parts(name: &BrokerChannel) -> Option<(String, String)> {
     let (prefix, channel) = name.as_str().split_once(':')?;
     if prefix.contains('!') {
         return None;
@@ -112,7 +122,7 @@ fn parts(name: &BrokerChannel) -> Option<(String, &str)> {
         .into_iter()
         .zip([":", "!", "{", "}", "%"])
         .fold(prefix.to_owned(), |name, (from, to)| name.replace(from, to));
-    Some((plain, channel))
+    Some((plain, channel.to_owned()))
 }
 
 /// The frame as it arrives where it does not belong: from a publisher of its own, so that its numbers do not meet

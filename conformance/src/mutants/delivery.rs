@@ -1,6 +1,7 @@
 //! Wrong at D: delivery.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,15 +10,15 @@ use backplane_core::driver::{
 };
 use backplane_core::{
     Channel, Message, NotSent, PublishError, PublishErrorKind, Subscribe, SubscribeError,
-    Subscription,
+    Subscribed, Subscription, SubscriptionHandle,
 };
 use bytes::Bytes;
 
 use super::crossed::{glob, matching};
 use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap, lock};
-use super::pump::{Out, Parts, Pump};
+use super::node::{Inner, NodeTwist, Tap, Wish, lock};
+use super::pump::{Control, OnMessage, Out, Parts, Pump, Side, Straight};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -44,11 +45,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "messages arrived that nobody sent",
         "own messages are delivered to who does not want them (channels: echo not filtered)",
         || Wrong::new().nodes(|_| Asks(|request| {
-            let own = Subscribe::to(request.channels().to_vec());
-            match request.queue_capacity() {
-                Some(capacity) => own.capacity(capacity),
-                None => own,
+            Wish {
+                without_own: false,
+                ..Wish::of(&request)
             }
+            .request()
         })),
     ),
     mutant!(
@@ -56,7 +57,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "D1",
         "the sentinel did not arrive",
         "a second subscription of a channel on a node takes the place of the first",
-        || Wrong::new().nodes(|_| TakesThePlace(Mutex::default())),
+        || Wrong::new().nodes(|_| TakesThePlace::default()),
     ),
     mutant!(
         "takes-payloads-for-text",
@@ -211,24 +212,71 @@ impl NodeTwist for Asks {
     }
 }
 
-/// Which subscription has a channel.
-struct TakesThePlace(Mutex<HashMap<Channel, Arc<()>>>);
+/// Which subscription of a node has a channel.
+#[derive(Clone, Default)]
+struct TakesThePlace {
+    places: Arc<Mutex<HashMap<Channel, u64>>>,
+    subscriptions: Arc<AtomicU64>,
+}
 
 impl NodeTwist for TakesThePlace {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let place = Arc::new(());
-        let mut places = lock(&self.0);
-        for channel in tap.request.channels() {
-            places.insert(channel.clone(), Arc::clone(&place));
-        }
-        let mine = Arc::downgrade(&place);
-        Some(Parts::pump(super::pump::OnMessage(
-            move |message, out: &Out| {
-                if mine.strong_count() > 0 {
-                    out.message(message);
-                }
-            },
-        )))
+        let places = Arc::clone(&self.places);
+        let mine = self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let control = HasPlaces {
+            places: Arc::clone(&places),
+            mine,
+        };
+        control.take(tap.request.channels());
+        let pump = OnMessage(move |message: Message, out: &Out| {
+            let place = lock(&places).get(message.channel()).copied();
+            if place.is_none_or(|place| place == mine) {
+                out.message(message);
+            }
+        });
+        Some(Parts::new(pump, control))
+    }
+}
+
+struct HasPlaces {
+    places: Arc<Mutex<HashMap<Channel, u64>>>,
+    mine: u64,
+}
+
+impl HasPlaces {
+    fn take(&self, channels: &[Channel]) {
+        let mine = channels.iter().map(|channel| (channel.clone(), self.mine));
+        lock(&self.places).extend(mine);
+    }
+
+    fn give_back(&self, which: impl Fn(&Channel) -> bool) {
+        lock(&self.places).retain(|channel, place| *place != self.mine || !which(channel));
+    }
+}
+
+#[async_trait]
+impl Control for HasPlaces {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
+        self.take(&channels);
+        Ok(subscribed)
+    }
+
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
+        self.give_back(|channel| channels.contains(channel));
+        Straight.unsubscribe(side, channels);
+    }
+
+    fn close(&self, below: Subscription) {
+        self.give_back(|_| true);
+        drop(below);
     }
 }
 
@@ -349,7 +397,6 @@ impl NodeTwist for Retains {
 
 struct BeginsWith(Vec<Message>);
 
-#[async_trait]
 impl Pump for BeginsWith {
     fn begin(&mut self, out: &Out) {
         self.0.drain(..).for_each(|message| out.message(message));

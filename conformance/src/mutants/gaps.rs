@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use backplane_core::{Capabilities, Delivery, Gap, NodeId, OutageAccount};
 
-use super::harness::Wrong;
+use super::harness::{Trouble, Wrong};
 use super::loss::generation;
 use super::node::{Inner, NodeTwist, Tap};
 use super::pump::{OnGap, Out, Parts, Pump};
 use super::{Mutant, mutant};
+use crate::harness::Fault;
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -85,7 +86,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
 /// Holds a gap until a message was there.
 struct Late(Option<Gap>);
 
-#[async_trait]
 impl Pump for Late {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
@@ -137,9 +137,19 @@ pub(super) struct CountsMore {
     right: Gap,
     told: OutageAccount,
     counted: HashMap<NodeId, u64>,
+    /// After which trouble only.
+    only: Option<(Trouble, fn(Fault) -> bool)>,
 }
 
-#[async_trait]
+impl CountsMore {
+    pub(super) fn only(trouble: Trouble, such: fn(Fault) -> bool) -> Self {
+        Self {
+            only: Some((trouble, such)),
+            ..Self::default()
+        }
+    }
+}
+
 impl Pump for CountsMore {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
@@ -155,10 +165,18 @@ impl Pump for CountsMore {
                 out.message(message);
             }
             Delivery::Gap(gap) => {
+                let only = self.only.take();
+                let such = only
+                    .as_ref()
+                    .is_none_or(|(trouble, such)| trouble.was(*such));
                 *self = Self {
-                    right: gap,
+                    only,
                     ..Self::default()
                 };
+                if !such {
+                    return out.gap(gap);
+                }
+                self.right = gap;
                 out.gap(Gap::outage(self.told.clone()));
             }
         }

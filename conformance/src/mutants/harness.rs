@@ -1,7 +1,7 @@
 //! The harness of a wrong backend: the memory backend with a twist in one place.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::{Channel, ConnectError, Gap, InvalidOption, Message, Node, NodeId, Prefix};
@@ -9,9 +9,9 @@ use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
 use super::driver::{LinkTwist, WrongDriver};
-use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode};
+use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode, lock};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Pump};
-use crate::harness::{Description, Faults, Harness, NodeSpec, Observer, Start};
+use crate::harness::{Cuts, Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
 use crate::memory::MemoryHarness;
 
 /// A node, or why there is none.
@@ -37,6 +37,30 @@ pub(super) struct Wrong {
     secret: Option<&'static str>,
     stranger_at_probes: Option<OnProbes>,
     elsewhere: Option<Elsewhere>,
+    trouble: Trouble,
+}
+
+/// What was done to the broker last, for a backend that is wrong in one kind of trouble only.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Latest>>);
+
+#[derive(Debug, Default)]
+struct Latest {
+    fault: Option<Fault>,
+    healed: bool,
+}
+
+impl Trouble {
+    /// Whether it is such a fault, healed or not.
+    pub(super) fn was(&self, such: fn(Fault) -> bool) -> bool {
+        lock(&self.0).fault.is_some_and(such)
+    }
+
+    /// Whether it is such a fault, and not healed.
+    pub(super) fn is(&self, such: fn(Fault) -> bool) -> bool {
+        let latest = lock(&self.0);
+        !latest.healed && latest.fault.is_some_and(such)
+    }
 }
 
 /// A place that looks apart.
@@ -97,6 +121,12 @@ impl Wrong {
     ) -> Self {
         self.nodes = Some(Box::new(move |spec| Arc::new(twist(spec))));
         self
+    }
+
+    /// Something that depends on what was done to the broker.
+    pub(super) fn in_trouble(self, with: impl FnOnce(Self, Trouble) -> Self) -> Self {
+        let trouble = self.trouble.clone();
+        with(self, trouble)
     }
 
     /// Other parts for every subscription.
@@ -223,7 +253,7 @@ impl Harness for Wrong {
     }
 
     fn faults(&self) -> Option<&dyn Faults> {
-        self.memory.faults()
+        Some(self)
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
@@ -246,6 +276,31 @@ impl Harness for Wrong {
 
     fn secret(&self) -> Option<String> {
         self.secret.map(str::to_owned)
+    }
+}
+
+#[async_trait]
+impl Faults for Wrong {
+    fn supports(&self, fault: Fault) -> Result<(), String> {
+        self.memory.supports(fault)
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<(), String> {
+        *lock(&self.trouble.0) = Latest {
+            fault: Some(fault),
+            healed: false,
+        };
+        self.memory.inject(fault).await
+    }
+
+    async fn heal(&self) -> Result<(), String> {
+        self.memory.heal().await?;
+        lock(&self.trouble.0).healed = true;
+        Ok(())
+    }
+
+    fn cuts(&self) -> Cuts {
+        self.memory.cuts()
     }
 }
 

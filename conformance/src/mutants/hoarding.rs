@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backplane_core::{Gap, Message, Subscribe};
+use backplane_core::{Gap, Message};
 use bytes::Bytes;
 
 use super::delivery::Asks;
 use super::harness::Wrong;
 use super::malformed::Counts;
-use super::node::{Inner, NodeTwist, Tap};
+use super::node::{Inner, NodeTwist, Tap, Wish};
 use super::pump::{OnMessage, Out, Parts};
 use super::{Mutant, mutant};
 use crate::harness::NodeSpec;
@@ -38,7 +38,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B3",
         "a queue of 65536 bytes held",
         "every subscription has the bound of the node",
-        || Wrong::new().nodes(|_| Asks(without_bytes)),
+        || Wrong::new().nodes(|_| Asks(|request| {
+            Wish {
+                max_bytes: None,
+                ..Wish::of(&request)
+            }
+            .request()
+        })),
     ),
     mutant!(
         "bound-in-bytes-is-half-of-what-it-says",
@@ -203,20 +209,5 @@ impl NodeTwist for NothingFits {
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
         let nothing = |_: Message, out: &Out| out.gap(Gap::overflow(1));
         (tap.max_bytes == 0).then(|| Parts::pump(OnMessage(nothing)))
-    }
-}
-
-/// The same request, with the bound in bytes of the node.
-fn without_bytes(request: Subscribe) -> Subscribe {
-    let mut plain = Subscribe::to(request.channels().to_vec());
-    if request.is_without_own() {
-        plain = plain.without_own();
-    }
-    if request.is_deferred() {
-        plain = plain.deferred();
-    }
-    match request.queue_capacity() {
-        Some(capacity) => plain.capacity(capacity),
-        None => plain,
     }
 }

@@ -287,7 +287,7 @@ impl NodeTwist for Miscounts {
     }
 }
 
-/// Who listens now.
+/// Who listens now. Each listener costs a task.
 #[derive(Default)]
 struct OneListener {
     now: Mutex<Option<AbortHandle>>,

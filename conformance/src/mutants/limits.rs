@@ -1,27 +1,28 @@
 //! Wrong at L10, B6, R12 and R13: the broker's own limits.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
 use backplane_core::driver::{
     BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError,
 };
 use backplane_core::{
-    Channel, ConnectError, ConnectErrorKind, NotSent, PublishError, PublishErrorKind, Unknown,
+    Channel, ConnectError, ConnectErrorKind, Delivery, Gap, NotSent, PublishError,
+    PublishErrorKind, Unknown,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;
 
 use super::driver::{Line, LinkTwist, is_probe};
 use super::gaps::CountsMore;
-use super::harness::{Made, Make, Wrong};
+use super::harness::{Made, Make, Trouble, Wrong};
 use super::loss::{Outcome, SendsLater};
-use super::node::{Inner, NodeTwist, lock};
-use super::pump::Parts;
-use super::reconnection::Repeats;
+use super::node::{Inner, NodeTwist, Tap, WithParts};
+use super::pump::{OnGap, Out, Parts, Pump};
+use super::reconnection::StaysAwayAfter;
 use super::{Mutant, mutant};
-use crate::harness::NodeSpec;
+use crate::harness::{Fault, NodeSpec};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -123,7 +124,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R13",
         "expected NotSent, got Err",
         "an outage for want of credentials leaves the outcome of a publish open",
-        || Wrong::new().nodes(|_| Outcome::IsUnknown),
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.nodes(move |_| { RevokedIsUnknown(trouble.clone()) })
+        ),
     ),
     mutant!(
         "start-error-hides-the-credentials",
@@ -137,38 +140,46 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "B6",
         "messages are lost without a gap",
         "a connection that the broker broke off is replaced, and nobody is told",
-        || Wrong::new().on_gap(|_, _| {}),
+        || after_an_overrun(|trouble, _| Parts::pump(OnGap(move |gap, out: &Out| {
+            if !trouble.was(overrun) {
+                out.gap(gap);
+            }
+        }))),
     ),
     mutant!(
         "overrun-counts-one-too-many",
         "B6",
         "expected a gap of Some(",
         "the first message after the outage is counted as missed",
-        || Wrong::new().pumps(CountsMore::default),
+        || after_an_overrun(|trouble, _| Parts::pump(CountsMore::only(trouble, overrun))),
     ),
     mutant!(
         "overrun-is-told-twice",
         "B6",
         "one outage, and more than one gap",
         "the lost messages and the lost connection are a gap each",
-        || Wrong::new().on_gap(|gap, out| {
-            out.gap(gap.clone());
+        || after_an_overrun(|trouble, _| Parts::pump(OnGap(move |gap: Gap, out: &Out| {
+            if trouble.was(overrun) {
+                out.gap(gap.clone());
+            }
             out.gap(gap);
-        }),
+        }))),
     ),
     mutant!(
         "after-an-overrun-all-comes-twice",
         "B6",
         "expected message",
         "the subscription of the old connection is left in place",
-        || Wrong::new().parts(|tap| Parts::pump(Repeats::new(tap))),
+        || after_an_overrun(|trouble, _| Parts::pump(Doubles { trouble, times: 1 })),
     ),
     mutant!(
         "an-overrun-node-stays-away",
         "B6",
         "the node does not notice that it was broken off, and recover",
         "a node that the broker threw out does not come back",
-        || Wrong::new().links(Once::default),
+        || Wrong::new().in_trouble(
+            |wrong, trouble| wrong.links(move || { StaysAwayAfter::such(&trouble, overrun) })
+        ),
     ),
 ];
 
@@ -348,22 +359,55 @@ impl LinkTwist for ConnectsForEach {
     }
 }
 
-/// Connects once.
-#[derive(Default)]
-struct Once(Mutex<bool>);
+/// A backend with such parts, which are told what trouble there was.
+fn after_an_overrun(parts: fn(Trouble, &Tap) -> Parts) -> Wrong {
+    Wrong::new().in_trouble(|wrong, trouble| {
+        wrong.nodes(move |_| {
+            let trouble = trouble.clone();
+            WithParts(move |tap: &Tap| parts(trouble.clone(), tap))
+        })
+    })
+}
+
+const fn overrun(fault: Fault) -> bool {
+    matches!(fault, Fault::Overrun(_))
+}
+
+/// Delivers everything once more for each time that the node was overrun.
+struct Doubles {
+    trouble: Trouble,
+    times: usize,
+}
+
+impl Pump for Doubles {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) => {
+                (0..self.times).for_each(|_| out.message(message.clone()));
+            }
+            Delivery::Gap(gap) => {
+                self.times += usize::from(self.trouble.was(overrun));
+                out.gap(gap);
+            }
+        }
+    }
+}
+
+/// Does not know what became of a message when the credentials were taken back.
+struct RevokedIsUnknown(Trouble);
 
 #[async_trait]
-impl LinkTwist for Once {
-    async fn connect(
+impl NodeTwist for RevokedIsUnknown {
+    async fn publish(
         &self,
-        driver: &MemoryDriver,
-        inbound: Inbound,
-        _number: u64,
-    ) -> Result<MemoryLink, LinkError> {
-        if std::mem::replace(&mut *lock(&self.0), true) {
-            return Err(LinkError::new(LinkErrorKind::Refused, "once is enough"));
+        node: &Inner,
+        channel: &Channel,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        match self.0.is(|fault| fault == Fault::RevokeAuth) {
+            true => Outcome::IsUnknown.publish(node, channel, payload).await,
+            false => node.publish(channel, payload).await,
         }
-        driver.connect(inbound).await
     }
 }
 
@@ -373,6 +417,9 @@ struct AlwaysUnreachable;
 impl Make for AlwaysUnreachable {
     async fn make(&self, harness: &Wrong, spec: &NodeSpec) -> Made {
         harness.plain(spec).await.map_err(|error| {
+            if error.kind() != ConnectErrorKind::Unauthorized {
+                return error;
+            }
             let endpoint = error.endpoint().to_owned();
             ConnectError::new(ConnectErrorKind::Unreachable, endpoint, Some(error.into()))
         })

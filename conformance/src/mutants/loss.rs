@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Channel, ConnectionState, Events, Gap, Message, NodeId, NotSent, OutageAccount, PublishError,
-    PublishErrorKind, StateCell, StateWatch, SubscribeError, SubscribeErrorKind, Subscribed,
-    SubscriptionHandle, Unknown,
+    Channel, ConnectionState, Event, Events, Gap, Message, NodeId, NotSent, OutageAccount,
+    PublishError, PublishErrorKind, StateCell, StateWatch, SubscribeError, SubscribeErrorKind,
+    Subscribed, SubscriptionHandle, Unknown,
 };
 use bytes::Bytes;
 
 use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, OnGap, Out, Parts};
-use super::visibility::Silent;
+use super::pump::{Control, OnGap, Out, Parts, Straight};
+use super::visibility::{OtherEvents, Telling};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -126,7 +126,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L9",
         "three outages made only 0 events",
         "the events belong to the connection on which they were asked for",
-        || Wrong::new().nodes(|_| Silent::default()),
+        || Wrong::new().nodes(|_| OtherEvents::telling(|event| match event {
+            Event::State(ConnectionState::Disconnected { .. }) => Telling::NoMore,
+            _ => Telling::It,
+        })),
     ),
 ];
 
@@ -146,7 +149,7 @@ impl NodeTwist for Outcome {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        if matches!(self, Self::Waits) {
+        if matches!(self, Self::Waits) && !node.state().is_connected() {
             node.watch().connected().await;
         }
         let error = match node.publish(channel, payload).await {
@@ -360,15 +363,12 @@ impl Control for Dies {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         if generation(&self.0.current()) > 1 {
             return Err(SubscribeError::new(SubscribeErrorKind::Closed, None));
         }
-        below
-            .subscribe(channels)
-            .await
-            .map(|()| Subscribed::InForce)
+        Straight.subscribe(below, channels, deferred).await
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use backplane_core::driver::{Frame, FrameError};
-use backplane_core::{ConnectionState, Delivery, Event, Events, Gap, NodeId, StateCell, Stats};
+use backplane_core::{Backplane, Delivery, Event, Gap, NodeId, StateCell, Stats};
 use bytes::Bytes;
 
 use super::crossed::matching;
 use super::harness::{Written, Wrong};
 use super::node::{Inner, NodeTwist, Tap, lock};
 use super::pump::{Out, Parts, Pump};
+use super::visibility::{OtherEvents, Telling};
 use super::{Mutant, mutant};
 use crate::wire::{EngineWire, Wire};
 
@@ -285,7 +286,7 @@ struct After(fn(Stats) -> u64, fn(&Out));
 impl NodeTwist for After {
     fn parts(&self, node: &Inner, _tap: &Tap) -> Option<Parts> {
         Some(Parts::pump(AfterPump {
-            node: Arc::clone(node),
+            node: Arc::downgrade(node),
             count: self.0,
             what: self.1,
             seen: 0,
@@ -294,7 +295,7 @@ impl NodeTwist for After {
 }
 
 struct AfterPump {
-    node: Inner,
+    node: Weak<dyn Backplane>,
     count: fn(Stats) -> u64,
     what: fn(&Out),
     seen: u64,
@@ -302,7 +303,10 @@ struct AfterPump {
 
 impl Pump for AfterPump {
     fn on(&mut self, delivery: Delivery, out: &Out) {
-        let count = (self.count)(self.node.stats());
+        let count = self
+            .node
+            .upgrade()
+            .map_or(0, |node| (self.count)(node.stats()));
         if count > self.seen {
             self.seen = count;
             (self.what)(out);
@@ -311,27 +315,25 @@ impl Pump for AfterPump {
     }
 }
 
-/// Has these events.
-struct Told(Arc<StateCell>);
-
-impl NodeTwist for Told {
-    fn events(&self, _node: &Inner) -> Events {
-        self.0.events()
-    }
-}
-
-/// A backend that tells what this says of a newer frame.
+/// A backend that tells what this says of a newer frame, and everything else as it is.
 fn telling(tell: fn(u8, NodeId) -> Option<Event>) -> Wrong {
-    let first = ConnectionState::Connecting { attempt: 1 };
-    let told = Arc::new(StateCell::new(first));
-    let events = Arc::clone(&told);
+    let listeners: Arc<Mutex<Vec<Arc<StateCell>>>> = Arc::default();
+    let nodes = Arc::clone(&listeners);
     Wrong::new()
-        .nodes(move |_| Told(Arc::clone(&events)))
+        .nodes(move |_| {
+            let events = OtherEvents::telling(|event| match event {
+                Event::Incompatible { .. } => Telling::Not,
+                _ => Telling::It,
+            });
+            lock(&nodes).push(events.cell());
+            events
+        })
         .writes(move |written, bytes| {
             if let Err(FrameError::Incompatible { version, publisher }) = Frame::decode(&bytes)
                 && let Some(event) = tell(version, publisher)
             {
-                told.tell(event);
+                let listeners = lock(&listeners);
+                listeners.iter().for_each(|cell| cell.tell(event.clone()));
             }
             written.pass(&bytes)
         })

@@ -88,6 +88,8 @@ pub struct Row {
     pub exact: bool,
     /// What the rule that names its fault said.
     pub reason: String,
+    /// What the rules that it failed said, in their order.
+    pub reasons: Vec<(&'static str, String)>,
     /// The rules that it was tried against.
     #[serde(skip)]
     tried: Vec<&'static str>,
@@ -357,6 +359,7 @@ impl Row {
             killed: false,
             exact: false,
             reason: String::new(),
+            reasons: Vec::new(),
             tried: Vec::new(),
         }
     }
@@ -364,12 +367,14 @@ impl Row {
     fn add(&mut self, mutant: &Mutant, rule: &'static str, cell: Cell) {
         self.tried.push(rule);
         // That a trial could not tell, is bad for the mutant as well: the report is not certified.
+        let told = format!("{}: {}", cell.verdict, cell.reason);
         if cell.verdict.is_bad() {
             self.failed.push(rule);
+            self.reasons.push((rule, told.clone()));
         }
         if rule == mutant.rule {
             self.killed = mutant.is_killed_by(&cell);
-            self.reason = format!("{}: {}", cell.verdict, cell.reason);
+            self.reason = told;
         }
     }
 

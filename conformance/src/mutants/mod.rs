@@ -40,6 +40,7 @@ mod requests;
 mod resubscription;
 mod shortcuts;
 mod subscriptions;
+mod together;
 mod visibility;
 
 use std::fmt;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Mutant> {
     let mut all = [
         delivery::MUTANTS,
         order::MUTANTS,
+        together::MUTANTS,
         subscriptions::MUTANTS,
         concurrency::MUTANTS,
         pending::MUTANTS,
@@ -137,8 +139,6 @@ pub const PROTECTIONS: &[(&str, &str)] = &[
 pub struct Control {
     /// Which wrappers it has.
     pub name: &'static str,
-    /// The rules that it cannot be asked for.
-    pub except: &'static [&'static str],
     /// The rules that it is there for; none: all.
     pub only: &'static [&'static str],
     make: fn() -> Wrong,
@@ -150,45 +150,36 @@ pub fn controls() -> Vec<Control> {
     vec![
         Control {
             name: "a-wrapped-driver",
-            except: &[],
             only: &[],
             make: || Wrong::new().links(|| driver::Straight),
         },
         Control {
             name: "a-wrapped-node",
-            except: &[],
             only: &[],
             make: || Wrong::new().nodes(|_| node::Straight),
         },
         Control {
             name: "a-wrapped-node-with-pumps",
-            // These trials take it that all subscriptions of a node have a message as soon as one has; a pump is
-            // a task, and may be late.
-            except: &["B1", "B2", "B3", "B4"],
             only: &[],
             make: || Wrong::new().pumps(|| pump::Straight),
         },
         Control {
             name: "declares-no-more-order-than-it-must",
-            except: &[],
             only: &["O2", "O3", "O4"],
             make: || promise::declaring(|c| c.order = backplane_core::Order::Channel),
         },
         Control {
             name: "does-not-count-what-is-lost",
-            except: &[],
             only: &["L5", "L8"],
             make: promise::counting_nothing,
         },
         Control {
             name: "replays-and-says-so",
-            except: &[],
             only: &["D6", "L4", "L5", "L8"],
             make: || promise::replaying(loss::Missed::default()),
         },
         Control {
             name: "has-a-place-that-looks-apart",
-            except: &[],
             only: &["I7"],
             make: || Wrong::new().elsewhere(harness::Elsewhere::Here),
         },
@@ -198,8 +189,7 @@ pub fn controls() -> Vec<Control> {
 impl Control {
     /// Whether it is asked for a rule.
     fn is_asked(&self, rule: &str) -> bool {
-        let only = self.only.is_empty() || self.only.contains(&rule);
-        only && !self.except.contains(&rule)
+        self.only.is_empty() || self.only.contains(&rule)
     }
 
     /// A backend of its own.

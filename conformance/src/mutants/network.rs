@@ -2,24 +2,24 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{
     BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError,
 };
 use backplane_core::{
-    Channel, PublishError, PublishErrorKind, Subscribe, SubscribeError, Subscription,
+    Channel, PublishError, PublishErrorKind, Subscribe, SubscribeError, Subscription, Unknown,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use bytes::Bytes;
 
 use super::driver::{Line, LinkTwist, is_probe};
-use super::harness::Wrong;
+use super::harness::{Trouble, Wrong};
 use super::loss::SendsLater;
 use super::node::{Inner, NodeTwist, lock};
-use super::reconnection::GivesUp;
 use super::{Mutant, mutant};
+use crate::harness::Fault;
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -27,21 +27,30 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "S9",
         "a subscribe that was told Ok has 0 subscriptions on the broker",
         "a subscribe that got no answer is taken for done, and is not made again",
-        || Wrong::new().nodes(|_| CutSubscribe::IsForgotten),
+        || Wrong::new().in_trouble(|wrong, trouble| wrong.nodes(move |_| CutSubscribe {
+            slip: Cut::IsForgotten,
+            trouble: trouble.clone(),
+        })),
     ),
     mutant!(
         "cut-subscribe-fails-and-stays",
         "S9",
         "after a subscribe that was cut, and it is",
         "a subscribe that got no answer fails, and comes back with the reconnection",
-        || Wrong::new().nodes(|_| CutSubscribe::Stays(Mutex::default())),
+        || Wrong::new().in_trouble(|wrong, trouble| wrong.nodes(move |_| CutSubscribe {
+            slip: Cut::Stays(Mutex::default()),
+            trouble: trouble.clone(),
+        })),
     ),
     mutant!(
         "cut-subscribe-never-returns",
         "S9",
         "a subscribe whose connection broke did not end within",
         "who waits for an answer waits for ever",
-        || Wrong::new().nodes(|_| CutSubscribe::NeverReturns),
+        || Wrong::new().in_trouble(|wrong, trouble| wrong.nodes(move |_| CutSubscribe {
+            slip: Cut::NeverReturns,
+            trouble: trouble.clone(),
+        })),
     ),
     mutant!(
         "cut-publish-told-as-not-sent",
@@ -62,8 +71,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L11",
         "arrived 2 times",
         "what got no answer is sent again on the next connection",
-        || Wrong::new()
-            .nodes(|_| SendsLater::of(|kind| matches!(kind, PublishErrorKind::Unknown(_)))),
+        || Wrong::new().nodes(|_| SendsLater::of(|kind| kind == LOST)),
     ),
     mutant!(
         "cut-publish-never-returns",
@@ -95,54 +103,61 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R10",
         "the node does not reconnect",
         "a node that was refused once is refused for ever",
-        || Wrong::new().links(|| GivesUp::when(|failed, _| failed)),
+        || Wrong::new().in_trouble(|wrong, trouble| wrong.links(move || GivesUpWhenRefused {
+            trouble: trouble.clone(),
+            gave_up: AtomicBool::new(false),
+        })),
     ),
     mutant!(
         "takes-a-slow-way-for-an-outage",
         "R11",
         "delay is told as an outage",
         "the heartbeat has no patience, whatever was configured",
-        || Wrong::new().spec(|spec| {
-            let mut spec = spec.clone();
-            spec.options = spec.options.heartbeat_timeout(SLOW);
-            spec
-        }),
+        || hasty(true),
     ),
     mutant!(
         "fails-what-is-answered-late",
         "R11",
         "a publish on a slow way failed",
         "a publish has no patience, whatever was configured",
-        || Wrong::new().links(|| Impatient),
+        || hasty(false),
     ),
     mutant!(
         "sends-again-what-is-answered-late",
         "R11",
         "on a slow way, expected one of",
         "a publish without an answer is sent again after a while, on a connection that is well",
-        || Wrong::new().nodes(|_| SlowWay::of(Slip::SendsAgain)),
+        || slips(|| Slip::SendsAgain),
     ),
     mutant!(
         "overtakes-on-a-slow-way",
         "R11",
         "on a slow way, expected one of",
         "on a slow way every other message takes another way",
-        || Wrong::new().nodes(|_| SlowWay::of(Slip::Overtakes)),
+        || slips(|| Slip::Overtakes),
     ),
     mutant!(
         "loses-the-rest-of-a-partial-read",
         "R11",
         "on a slow way, expected one of",
         "what does not come in one piece is taken for the whole",
-        || Wrong::new().nodes(|_| SlowWay::of(Slip::LosesTheRest)),
+        || slips(|| Slip::LosesTheRest),
     ),
 ];
 
 /// An answer that takes longer came on a slow way.
 const SLOW: Duration = Duration::from_millis(6);
 
-/// What is made of a subscribe that fails.
-enum CutSubscribe {
+/// What is told of a publish whose connection broke.
+const LOST: PublishErrorKind = PublishErrorKind::Unknown(Unknown::ConnectionLost);
+
+/// Makes something else of a subscribe that is cut.
+struct CutSubscribe {
+    slip: Cut,
+    trouble: Trouble,
+}
+
+enum Cut {
     IsForgotten,
     Stays(Mutex<Vec<Subscription>>),
     NeverReturns,
@@ -159,14 +174,20 @@ impl NodeTwist for CutSubscribe {
             Ok(subscription) => return Ok(subscription),
             Err(error) => error,
         };
-        match self {
-            Self::IsForgotten => node.subscribe(Subscribe::to([]).deferred()).await,
-            Self::Stays(all) => {
+        if !self
+            .trouble
+            .was(|fault| matches!(fault, Fault::CutInSubscribe(_)))
+        {
+            return Err(failed);
+        }
+        match &self.slip {
+            Cut::IsForgotten => node.subscribe(Subscribe::to([]).deferred()).await,
+            Cut::Stays(all) => {
                 let again = node.subscribe(request.deferred()).await?;
                 lock(all).push(again);
                 Err(failed)
             }
-            Self::NeverReturns => std::future::pending().await,
+            Cut::NeverReturns => std::future::pending().await,
         }
     }
 }
@@ -210,7 +231,7 @@ impl NodeTwist for NeverReturns {
         payload: Bytes,
     ) -> Result<(), PublishError> {
         match node.publish(channel, payload).await {
-            Err(error) if !error.is_not_sent() => std::future::pending().await,
+            Err(error) if error.kind() == LOST => std::future::pending().await,
             told => told,
         }
     }
@@ -250,24 +271,79 @@ impl LinkTwist for ConnectsAnew {
     }
 }
 
-struct Impatient;
+/// Does not connect again when that was refused once.
+struct GivesUpWhenRefused {
+    trouble: Trouble,
+    gave_up: AtomicBool,
+}
 
 #[async_trait]
-impl LinkTwist for Impatient {
+impl LinkTwist for GivesUpWhenRefused {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        _number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        if self.gave_up.load(Ordering::Relaxed) {
+            let gone = "no more tries";
+            return Err(LinkError::new(LinkErrorKind::Unreachable, gone));
+        }
+        let link = driver.connect(inbound).await;
+        let refused = link.is_err() && self.trouble.is(|fault| fault == Fault::RefuseNew);
+        self.gave_up.store(refused, Ordering::Relaxed);
+        link
+    }
+}
+
+const fn is_slow(fault: Fault) -> bool {
+    matches!(fault, Fault::Delay)
+}
+
+/// A backend without patience on a slow way, with its probes or with everything else.
+fn hasty(probes: bool) -> Wrong {
+    Wrong::new().in_trouble(|wrong, trouble| {
+        wrong.links(move || Hasty {
+            trouble: trouble.clone(),
+            probes,
+        })
+    })
+}
+
+struct Hasty {
+    trouble: Trouble,
+    probes: bool,
+}
+
+#[async_trait]
+impl LinkTwist for Hasty {
     async fn publish(
         &self,
         line: &Line,
         channel: &BrokerChannel,
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
-        if is_probe(channel) {
+        if is_probe(channel) != self.probes || !self.trouble.is(is_slow) {
             return line.link.publish(channel, frame).await;
         }
         let late = || LinkError::new(LinkErrorKind::Timeout, "no answer yet");
-        tokio::time::timeout(SLOW, line.link.publish(channel, frame))
-            .await
-            .unwrap_or_else(|_| Err(LinkPublishError::Unknown(late())))
+        let published = tokio::time::timeout(SLOW, line.link.publish(channel, frame)).await;
+        if published.is_err() && self.probes {
+            line.inbound.lost(late());
+        }
+        published.unwrap_or_else(|_| Err(LinkPublishError::Unknown(late())))
     }
+}
+
+/// A backend that slips on a slow way.
+fn slips(slip: fn() -> Slip) -> Wrong {
+    Wrong::new().in_trouble(|wrong, trouble| {
+        wrong.nodes(move |_| SlowWay {
+            slip: slip(),
+            trouble: trouble.clone(),
+            count: AtomicU64::new(0),
+        })
+    })
 }
 
 /// What goes wrong on a slow way.
@@ -277,21 +353,10 @@ enum Slip {
     LosesTheRest,
 }
 
-/// Goes wrong while answers take long.
 struct SlowWay {
     slip: Slip,
-    is_slow: AtomicBool,
+    trouble: Trouble,
     count: AtomicU64,
-}
-
-impl SlowWay {
-    fn of(slip: Slip) -> Self {
-        Self {
-            slip,
-            is_slow: AtomicBool::new(false),
-            count: AtomicU64::new(0),
-        }
-    }
 }
 
 #[async_trait]
@@ -302,7 +367,7 @@ impl NodeTwist for SlowWay {
         channel: &Channel,
         mut payload: Bytes,
     ) -> Result<(), PublishError> {
-        if self.is_slow.load(Ordering::Relaxed) {
+        if self.trouble.is(is_slow) {
             match self.slip {
                 Slip::SendsAgain => {
                     let first = node.publish(channel, payload.clone());
@@ -317,10 +382,6 @@ impl NodeTwist for SlowWay {
                 Slip::Overtakes => {}
             }
         }
-        let begin = Instant::now();
-        let told = node.publish(channel, payload).await;
-        self.is_slow
-            .store(begin.elapsed() > SLOW, Ordering::Relaxed);
-        told
+        node.publish(channel, payload).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use backplane_core::{
@@ -11,6 +11,8 @@ use backplane_core::{
     Subscription,
 };
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
 use super::pump::{self, Parts};
@@ -33,7 +35,7 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
         node.publish(channel, payload).await
     }
 
-    /// One after the other, so that whatever is wrong with a publish is wrong with each of them.
+    /// Each by itself, so that whatever is wrong with a publish is wrong with each of them, and all started in a row.
     async fn publish_many(
         &self,
         node: &Inner,
@@ -41,12 +43,16 @@ pub(super) trait NodeTwist: Send + Sync + 'static {
         payloads: Vec<Bytes>,
     ) -> Result<(), PublishManyError> {
         let total = payloads.len();
-        let mut failures = Vec::new();
-        for (at, payload) in payloads.into_iter().enumerate() {
+        let publish = |(at, payload)| async move {
             let outcome = self.publish(node, channel, payload).await;
-            failures.extend(outcome.err().map(|error| (at..at + 1, error)));
-        }
-        PublishManyError::of(total, failures)
+            outcome.err().map(|error| (at, error))
+        };
+        // When it is dropped, those at the end go first.
+        let all: FuturesUnordered<_> = payloads.into_iter().enumerate().map(publish).collect();
+        let mut failures: Vec<_> = all.filter_map(std::future::ready).collect().await;
+        failures.sort_by_key(|(at, _)| *at);
+        let named = |(at, error)| (at..at + 1, error);
+        PublishManyError::of(total, failures.into_iter().map(named))
     }
 
     async fn subscribe(
@@ -150,6 +156,13 @@ pub(super) struct WrongNode {
 pub(super) struct Moved {
     overflowed: AtomicU64,
     gaps: AtomicU64,
+    pumped: Mutex<Vec<Weak<dyn Pumped>>>,
+}
+
+/// A subscription with a pump.
+pub(super) trait Pumped: fmt::Debug + Send + Sync {
+    /// Passes on what is there, as its task does sooner or later.
+    fn settle(&self);
 }
 
 impl Moved {
@@ -158,6 +171,20 @@ impl Moved {
             .fetch_add(pushed.overflowed, Ordering::Relaxed);
         self.gaps
             .fetch_add(u64::from(pushed.new_gap), Ordering::Relaxed);
+    }
+
+    pub(super) fn attach(&self, subscription: Weak<dyn Pumped>) {
+        let mut pumped = lock(&self.pumped);
+        pumped.retain(|other| other.strong_count() > 0);
+        pumped.push(subscription);
+    }
+
+    /// A pump is a task, and may be late; the counters must not be ahead of it.
+    fn settle(&self) {
+        let pumped = lock(&self.pumped).clone();
+        for subscription in pumped.iter().filter_map(Weak::upgrade) {
+            subscription.settle();
+        }
     }
 }
 
@@ -241,6 +268,7 @@ impl Backplane for WrongNode {
 
     fn stats(&self) -> Stats {
         let mut stats = self.inner.stats();
+        self.moved.settle();
         let overflowed = self.moved.overflowed.load(Ordering::Relaxed);
         stats.delivered = stats.delivered.saturating_sub(overflowed);
         stats.overflowed += overflowed;
@@ -274,23 +302,53 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a request asks for, to ask for something else.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) channels: Vec<Channel>,
+    pub(super) without_own: bool,
+    pub(super) deferred: bool,
+    pub(super) capacity: Option<usize>,
+    pub(super) max_bytes: Option<usize>,
+}
+
+impl Wish {
+    pub(super) fn of(request: &Subscribe) -> Self {
+        Self {
+            channels: request.channels().to_vec(),
+            without_own: request.is_without_own(),
+            deferred: request.is_deferred(),
+            capacity: request.queue_capacity(),
+            max_bytes: request.queue_bytes(),
+        }
+    }
+
+    pub(super) fn request(self) -> Subscribe {
+        let mut request = Subscribe::to(self.channels);
+        if self.without_own {
+            request = request.without_own();
+        }
+        if self.deferred {
+            request = request.deferred();
+        }
+        if let Some(capacity) = self.capacity {
+            request = request.capacity(capacity);
+        }
+        match self.max_bytes {
+            Some(bytes) => request.max_bytes(bytes),
+            None => request,
+        }
+    }
+}
+
 /// The same request for other channels.
 pub(super) fn with_channels(
     request: &Subscribe,
     channels: impl IntoIterator<Item = Channel>,
 ) -> Subscribe {
-    let mut changed = Subscribe::to(channels);
-    if request.is_without_own() {
-        changed = changed.without_own();
-    }
-    if request.is_deferred() {
-        changed = changed.deferred();
-    }
-    if let Some(bytes) = request.queue_bytes() {
-        changed = changed.max_bytes(bytes);
-    }
-    match request.queue_capacity() {
-        Some(capacity) => changed.capacity(capacity),
-        None => changed,
-    }
+    let wish = Wish {
+        channels: channels.into_iter().collect(),
+        ..Wish::of(request)
+    };
+    wish.request()
 }

@@ -1,21 +1,20 @@
 //! Wrong at O: order.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Link, LinkPublishError};
 use backplane_core::{
-    Channel, Delivery, Message, PublishError, Subscribe, SubscribeError, Subscription,
+    Channel, Delivery, Message, PublishError, Stats, Subscribe, SubscribeError, Subscribed,
+    Subscription, SubscriptionHandle,
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::mpsc;
 
-use super::driver::{Line, LinkTwist, is_probe};
+use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Out, Parts, Pump};
+use super::pump::{Control, Out, Parts, Pump, Side, Straight};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -52,7 +51,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "O3",
         "was expected next of its publisher",
         "messages of different channels go different ways, and some are slower",
-        || Wrong::new().links(Ways::default),
+        || Wrong::new().parts(|_| {
+            let ways = Ways::default();
+            let control = LeavesTheWay(ways.late.clone());
+            Parts::new(ways, control)
+        }),
     ),
     mutant!(
         "own-messages-take-a-short-cut",
@@ -66,7 +69,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
 /// Holds the first of two messages until the second is there.
 struct Swaps(Option<Message>);
 
-#[async_trait]
 impl Pump for Swaps {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match (self.0.take(), delivery) {
@@ -138,57 +140,79 @@ fn reversed(frame: &Frame) -> Option<Frame> {
     Frame::decode(&turned.freeze()).ok()
 }
 
-/// A way of its own for each channel, some longer than others. A frame counts as accepted when it is on its way.
+/// What came on a way that is longer than others, and is not there yet. Channels with names of an odd length have one.
+#[derive(Clone, Default)]
+struct OnTheWay(Arc<Mutex<Vec<Message>>>);
+
+impl OnTheWay {
+    fn arrive(&self, out: &Out) {
+        let arrived = std::mem::take(&mut *lock(&self.0));
+        arrived.into_iter().for_each(|message| out.message(message));
+    }
+}
+
+/// Lets what comes on a short way overtake what is on a longer one. What nothing follows is not late for long.
 #[derive(Default)]
 struct Ways {
-    of: Mutex<HashMap<BrokerChannel, mpsc::Sender<Frame>>>,
+    late: OnTheWay,
     tasks: Tasks,
 }
 
-impl Ways {
-    fn of(&self, line: &Line, channel: &BrokerChannel) -> mpsc::Sender<Frame> {
-        let mut ways = lock(&self.of);
-        let way = ways.entry(channel.clone()).or_insert_with(|| {
-            let (way, mut frames) = mpsc::channel::<Frame>(1024);
-            let (link, channel) = (Arc::clone(&line.link), channel.clone());
-            self.tasks.spawn(async move {
-                while let Some(frame) = frames.recv().await {
-                    for _ in 0..channel.as_str().len() % 5 * 10 {
+impl Pump for Ways {
+    fn on(&mut self, delivery: Delivery, out: &Out) {
+        match delivery {
+            Delivery::Message(message) if message.channel().as_str().len() % 2 == 1 => {
+                lock(&self.late.0).push(message);
+                let (late, out) = (self.late.clone(), out.clone());
+                self.tasks.spawn(async move {
+                    for _ in 0..20 {
                         tokio::task::yield_now().await;
                     }
-                    let _ = link.publish(&channel, &frame).await;
-                }
-            });
-            way
-        });
-        way.clone()
-    }
-}
-
-#[async_trait]
-impl LinkTwist for Ways {
-    async fn publish(
-        &self,
-        line: &Line,
-        channel: &BrokerChannel,
-        frame: &Frame,
-    ) -> Result<(), LinkPublishError> {
-        if is_probe(channel) {
-            return line.link.publish(channel, frame).await;
+                    late.arrive(&out);
+                });
+            }
+            Delivery::Message(message) => {
+                out.message(message);
+                self.late.arrive(out);
+            }
+            Delivery::Gap(gap) => {
+                self.late.arrive(out);
+                out.gap(gap);
+            }
         }
-        let way = self.of(line, channel);
-        // It ends with the node only.
-        let _ = way.send(frame.clone()).await;
-        Ok(())
+    }
+
+    fn on_end(&mut self, out: &Out) {
+        self.late.arrive(out);
+        out.end();
     }
 }
 
-/// The channels that each subscription of a node has, and its queue.
-type Outs = Arc<Mutex<Vec<(Vec<Channel>, Out)>>>;
+/// Leaves what is on its way where it is left, too.
+struct LeavesTheWay(OnTheWay);
+
+impl Control for LeavesTheWay {
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
+        lock(&self.0.0).retain(|message| !channels.contains(message.channel()));
+        Straight.unsubscribe(side, channels);
+    }
+}
+
+/// The subscriptions of a node that want own messages: their channels, and their queues.
+type Outs = Arc<Mutex<Vec<Arc<WantsOwn>>>>;
+
+#[derive(Default)]
+struct WantsOwn {
+    channels: Mutex<Vec<Channel>>,
+    out: Mutex<Option<Out>>,
+}
 
 /// Delivers what the node publishes before the broker has it, and not again after.
 #[derive(Default)]
-struct ShortCut(Outs);
+struct ShortCut {
+    outs: Outs,
+    delivered: AtomicU64,
+}
 
 #[async_trait]
 impl NodeTwist for ShortCut {
@@ -198,10 +222,16 @@ impl NodeTwist for ShortCut {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        for (channels, out) in lock(&self.0).iter() {
-            if channels.contains(channel) {
+        let fits = payload.len() <= node.capabilities().max_payload;
+        if fits && node.state().is_connected() {
+            for wants in lock(&self.outs).iter() {
                 let message = Message::new(channel.clone(), payload.clone(), node.node_id());
-                out.message(message);
+                if let (true, Some(out)) =
+                    (lock(&wants.channels).contains(channel), &*lock(&wants.out))
+                {
+                    out.message(message);
+                    self.delivered.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
         node.publish(channel, payload).await
@@ -216,26 +246,66 @@ impl NodeTwist for ShortCut {
     }
 
     fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
+        let wants = Arc::new(WantsOwn::default());
         // Who leaves out own messages gets none this way either.
-        let channels = match tap.request.is_without_own() {
-            true => Vec::new(),
-            false => tap.request.channels().to_vec(),
+        if !tap.request.is_without_own() {
+            lock(&wants.channels).extend(tap.request.channels().iter().cloned());
+            lock(&self.outs).push(Arc::clone(&wants));
+        }
+        let control = TakesShortCut {
+            outs: Arc::clone(&self.outs),
+            wants: Arc::clone(&wants),
         };
-        Some(Parts::pump(TakesShortCut {
-            outs: Arc::clone(&self.0),
-            channels,
-        }))
+        Some(Parts::new(Lends(wants), control))
+    }
+
+    fn stats(&self, mut stats: Stats) -> Stats {
+        stats.delivered += self.delivered.load(Ordering::Relaxed);
+        stats
+    }
+}
+
+/// Lends the reader's queue to those who publish.
+struct Lends(Arc<WantsOwn>);
+
+impl Pump for Lends {
+    fn begin(&mut self, out: &Out) {
+        *lock(&self.0.out) = Some(out.clone());
+    }
+
+    fn on_end(&mut self, out: &Out) {
+        *lock(&self.0.out) = None;
+        out.end();
     }
 }
 
 struct TakesShortCut {
     outs: Outs,
-    channels: Vec<Channel>,
+    wants: Arc<WantsOwn>,
 }
 
 #[async_trait]
-impl Pump for TakesShortCut {
-    fn begin(&mut self, out: &Out) {
-        lock(&self.outs).push((self.channels.clone(), out.clone()));
+impl Control for TakesShortCut {
+    async fn subscribe(
+        &self,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
+    ) -> Result<Subscribed, SubscribeError> {
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
+        lock(&self.wants.channels).extend(channels);
+        Ok(subscribed)
+    }
+
+    fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
+        lock(&self.wants.channels).retain(|channel| !channels.contains(channel));
+        Straight.unsubscribe(side, channels);
+    }
+
+    fn close(&self, below: Subscription) {
+        lock(&self.outs).retain(|other| !Arc::ptr_eq(other, &self.wants));
+        drop(below);
     }
 }

@@ -12,8 +12,8 @@ use tokio::task::yield_now;
 
 use super::delivery::Asks;
 use super::harness::Wrong;
-use super::node::{Inner, NodeTwist, Tap, Tasks, lock, with_channels};
-use super::pump::{Control, Parts};
+use super::node::{Inner, NodeTwist, Tap, Tasks, Wish, lock, with_channels};
+use super::pump::{Control, Parts, Straight};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -44,12 +44,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "deferred subscribe failed",
         "the request to defer is ignored",
         || Wrong::new().nodes(|_| Asks(|request| {
-            let asked = Subscribe::to(request.channels().to_vec());
-            if request.is_without_own() {
-                asked.without_own()
-            } else {
-                asked
+            Wish {
+                deferred: false,
+                ..Wish::of(&request)
             }
+            .request()
         })),
     ),
     mutant!(
@@ -197,19 +196,16 @@ impl Control for AddsAnyway {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         let (done, result) = oneshot::channel();
         let below = below.clone();
         self.0.spawn(async move {
             some_time().await;
-            let _ = done.send(below.subscribe(channels).await);
+            let _ = done.send(Straight.subscribe(&below, channels, deferred).await);
         });
         let lost = || SubscribeError::new(SubscribeErrorKind::Closed, None);
-        result
-            .await
-            .unwrap_or_else(|_| Err(lost()))
-            .map(|()| Subscribed::InForce)
+        result.await.unwrap_or_else(|_| Err(lost()))
     }
 }
 

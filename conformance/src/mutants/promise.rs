@@ -2,7 +2,9 @@
 //! requirements that are not heeded.
 
 use async_trait::async_trait;
-use backplane_core::{Capabilities, ConnectError, ConnectErrorKind, Gap, Order, OutageAccount};
+use backplane_core::{
+    Capabilities, ConnectError, ConnectErrorKind, Gap, Order, OutageAccount, Requirement,
+};
 use backplane_memory::MemoryDriver;
 
 use super::delivery::Retains;
@@ -63,7 +65,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L4",
         "does not declare replay after an outage, and makes a node that requires it",
         "who depends on replay gets a node that has none",
-        || Wrong::new().make(Requirements::Ignored),
+        || Wrong::new().make(Requirements::Without(Requirement::Replay)),
     ),
     mutant!(
         "claims-an-exact-loss-and-counts-nothing",
@@ -84,7 +86,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R8",
         "does not declare failover, and makes a node that requires it",
         "who depends on failover gets a node that has none",
-        || Wrong::new().make(Requirements::Ignored),
+        || Wrong::new().make(Requirements::Without(Requirement::Failover)),
     ),
 ];
 
@@ -119,6 +121,8 @@ impl LinkTwist for Declares {
 enum Requirements {
     AllRefused,
     Ignored,
+    /// This one is.
+    Without(Requirement),
     Unreachable,
     WithoutReason,
 }
@@ -127,11 +131,16 @@ enum Requirements {
 impl Make for Requirements {
     async fn make(&self, harness: &Wrong, spec: &NodeSpec) -> Made {
         let refused = |kind| Err(ConnectError::new(kind, "memory bus", None));
+        if let Self::Without(ignored) = self {
+            let mut spec = spec.clone();
+            spec.options.requirements.retain(|other| other != ignored);
+            return harness.plain(&spec).await;
+        }
         let mut without = spec.clone();
         let required = !std::mem::take(&mut without.options.requirements).is_empty();
         match self {
             Self::AllRefused if required => refused(ConnectErrorKind::Unsupported),
-            Self::AllRefused | Self::Ignored => harness.plain(&without).await,
+            Self::AllRefused | Self::Ignored | Self::Without(_) => harness.plain(&without).await,
             Self::Unreachable | Self::WithoutReason => match harness.plain(spec).await {
                 Err(error) if error.kind() == ConnectErrorKind::Unsupported => match self {
                     Self::Unreachable => refused(ConnectErrorKind::Unreachable),

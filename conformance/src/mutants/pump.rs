@@ -1,7 +1,9 @@
 //! What stands between a subscription and its reader: a [`Pump`] for what arrives, and a [`Control`] for
 //! what its handle asks for.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -9,21 +11,23 @@ use backplane_core::{
     Channel, Delivery, Gap, Message, QueueWriter, StateWatch, SubscribeError, Subscribed,
     Subscription, SubscriptionControl, SubscriptionHandle, queue,
 };
+use futures_util::future::BoxFuture;
 use tokio::task::AbortHandle;
 
-use super::node::{Moved, Tap, lock};
+use super::node::{Moved, Pumped, Tap, lock};
 
 /// The least capacity of a subscription below a pump.
 pub(super) const BELOW: usize = 16_384;
 
 /// What is done with the deliveries of a subscription.
-#[async_trait]
 pub(super) trait Pump: Send + 'static {
     /// The subscription is there.
     fn begin(&mut self, _out: &Out) {}
 
-    /// Returns when the next delivery may be taken.
-    async fn ready(&mut self) {}
+    /// What has to end before the next delivery may be taken, if anything.
+    fn ready(&self) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 
     /// Takes a delivery, and writes what the reader is to see.
     fn on(&mut self, delivery: Delivery, out: &Out) {
@@ -112,7 +116,6 @@ pub(super) struct Side<'a> {
 #[derive(Debug)]
 pub(super) struct Straight;
 
-#[async_trait]
 impl Pump for Straight {}
 #[async_trait]
 impl Control for Straight {}
@@ -120,7 +123,6 @@ impl Control for Straight {}
 /// Does something else with messages.
 pub(super) struct OnMessage<F>(pub(super) F);
 
-#[async_trait]
 impl<F: FnMut(Message, &Out) + Send + 'static> Pump for OnMessage<F> {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
@@ -133,7 +135,6 @@ impl<F: FnMut(Message, &Out) + Send + 'static> Pump for OnMessage<F> {
 /// Does something else with gaps.
 pub(super) struct OnGap<F>(pub(super) F);
 
-#[async_trait]
 impl<F: FnMut(Gap, &Out) + Send + 'static> Pump for OnGap<F> {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         match delivery {
@@ -190,11 +191,22 @@ pub(super) fn attach(
     moved: Arc<Moved>,
 ) -> Subscription {
     let (writer, reader) = queue(tap.capacity, tap.max_bytes);
-    let out = Out { writer, moved };
+    let out = Out {
+        writer,
+        moved: Arc::clone(&moved),
+    };
     pump.begin(&out);
     let handle = below.handle();
-    let below = Arc::new(Below(Mutex::new(Some(below))));
-    let task = tokio::spawn(run(Arc::clone(&below), pump, out.clone()));
+    let below = Arc::new(Below {
+        inside: Mutex::new(Inside {
+            subscription: Some(below),
+            pump,
+        }),
+        out: out.clone(),
+    });
+    let pumped: Weak<dyn Pumped> = Arc::<Below>::downgrade(&below);
+    moved.attach(pumped);
+    let task = tokio::spawn(run(Arc::clone(&below)));
     let control = Controlled {
         below,
         handle,
@@ -206,33 +218,65 @@ pub(super) fn attach(
     Subscription::new(reader, Arc::new(control))
 }
 
-/// The subscription below, until the reader has dropped its own.
+/// The subscription below and its pump.
 ///
 /// A delivery is taken and passed on under the lock, so an unsubscribe finds it in one queue or the other.
-struct Below(Mutex<Option<Subscription>>);
+struct Below {
+    inside: Mutex<Inside>,
+    out: Out,
+}
+
+struct Inside {
+    /// `None`: the reader has dropped its own.
+    subscription: Option<Subscription>,
+    pump: Box<dyn Pump>,
+}
 
 impl Below {
-    fn lock(&self) -> MutexGuard<'_, Option<Subscription>> {
-        lock(&self.0)
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        lock(&self.inside)
     }
 }
 
-async fn run(below: Arc<Below>, mut pump: Box<dyn Pump>, out: Out) {
+impl Pumped for Below {
+    fn settle(&self) {
+        let mut inside = self.lock();
+        let Inside { subscription, pump } = &mut *inside;
+        while pump.ready().is_none() {
+            let Some(Ok(delivery)) = subscription.as_mut().map(Subscription::try_recv) else {
+                return;
+            };
+            pump.on(delivery, &self.out);
+        }
+    }
+}
+
+impl fmt::Debug for Below {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Below").finish_non_exhaustive()
+    }
+}
+
+async fn run(below: Arc<Below>) {
     let mut open = true;
     while open {
-        pump.ready().await;
-        open = std::future::poll_fn(|cx| {
-            let mut below = below.lock();
-            let Some(subscription) = below.as_mut() else {
+        let ready = below.lock().pump.ready();
+        if let Some(ready) = ready {
+            ready.await;
+        }
+        open = poll_fn(|cx| {
+            let mut inside = below.lock();
+            let Inside { subscription, pump } = &mut *inside;
+            let Some(subscription) = subscription.as_mut() else {
                 return Poll::Ready(false);
             };
             subscription.poll_recv(cx).map(|delivery| match delivery {
                 Some(delivery) => {
-                    pump.on(delivery, &out);
+                    pump.on(delivery, &below.out);
                     true
                 }
                 None => {
-                    pump.on_end(&out);
+                    pump.on_end(&below.out);
                     false
                 }
             })
@@ -268,7 +312,7 @@ impl SubscriptionControl for Controlled {
             below: &self.handle,
             out: &self.out,
             watch: &self.watch,
-            subscription: below.as_mut(),
+            subscription: below.subscription.as_mut(),
         };
         self.control.unsubscribe(side, channels);
     }
@@ -278,12 +322,13 @@ impl SubscriptionControl for Controlled {
     }
 
     fn is_deferred(&self) -> bool {
-        self.control.is_deferred(self.below.lock().as_ref())
+        self.control
+            .is_deferred(self.below.lock().subscription.as_ref())
     }
 
     fn close(&self) {
         self.task.abort();
-        let below = self.below.lock().take();
+        let below = self.below.lock().subscription.take();
         if let Some(below) = below {
             self.control.close(below);
         }

@@ -14,12 +14,12 @@ use backplane_memory::{MemoryDriver, MemoryLink};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::driver::LinkTwist;
-use super::harness::{Made, Make, Wrong};
+use super::harness::{Made, Make, Trouble, Wrong};
 use super::loss::generation;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock, with_channels};
 use super::pump::{Out, Parts, Pump};
 use super::{Mutant, mutant};
-use crate::harness::{NodeSpec, Start};
+use crate::harness::{Fault, NodeSpec, Start};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
@@ -198,7 +198,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R6",
         r#"message "hello" did not arrive"#,
         "what is subscribed before the first attachment is lost with it",
-        || Wrong::new().nodes(|_| ForgetsBeforeTheFirst),
+        || Wrong::new().nodes(|_| ForgetsBeforeTheFirst {
+            attached: Arc::default(),
+            tasks: Tasks::default(),
+        }),
     ),
     mutant!(
         "lazy-node-claims-to-be-connected",
@@ -212,7 +215,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "R9",
         "the node does not notice and recover",
         "only a broker that was away is a reason to connect again",
-        || Wrong::new().links(|| GivesUp::when(|failed, number| !failed && number > 1)),
+        || Wrong::new().in_trouble(|wrong, trouble| wrong.links(move || {
+            StaysAwayAfter::such(&trouble, |fault| {
+                matches!(fault, Fault::KillSubscribers | Fault::KillPublishers)
+            })
+        })),
     ),
 ];
 
@@ -263,6 +270,34 @@ impl LinkTwist for GivesUp {
     }
 }
 
+/// Does not connect again after such a fault.
+pub(super) struct StaysAwayAfter {
+    trouble: Trouble,
+    such: fn(Fault) -> bool,
+}
+
+impl StaysAwayAfter {
+    pub(super) fn such(trouble: &Trouble, such: fn(Fault) -> bool) -> Self {
+        let trouble = trouble.clone();
+        Self { trouble, such }
+    }
+}
+
+#[async_trait]
+impl LinkTwist for StaysAwayAfter {
+    async fn connect(
+        &self,
+        driver: &MemoryDriver,
+        inbound: Inbound,
+        number: u64,
+    ) -> Result<MemoryLink, LinkError> {
+        if number > 1 && self.trouble.was(self.such) {
+            return Err(LinkError::new(LinkErrorKind::Unreachable, "no more tries"));
+        }
+        driver.connect(inbound).await
+    }
+}
+
 /// Delivers every message as often as the node was attached.
 pub(super) struct Repeats {
     watch: StateWatch,
@@ -278,7 +313,6 @@ impl Repeats {
     }
 }
 
-#[async_trait]
 impl Pump for Repeats {
     fn on(&mut self, delivery: Delivery, out: &Out) {
         self.times = self.times.max(generation(&self.watch.current()));
@@ -500,9 +534,10 @@ impl NodeTwist for Retells {
     }
 
     fn state(&self, node: &Inner) -> ConnectionState {
+        let state = node.state();
         match self.state {
-            true => self.cell.current(),
-            false => node.state(),
+            true => (self.change)(state.clone()).unwrap_or(state),
+            false => state,
         }
     }
 
@@ -518,17 +553,30 @@ impl NodeTwist for Retells {
     }
 }
 
-struct ForgetsBeforeTheFirst;
+/// Whether it was attached once.
+struct ForgetsBeforeTheFirst {
+    attached: Arc<AtomicBool>,
+    tasks: Tasks,
+}
 
 #[async_trait]
 impl NodeTwist for ForgetsBeforeTheFirst {
+    fn made(&self, node: &Inner) {
+        let (mut watch, attached) = (node.watch(), Arc::clone(&self.attached));
+        attached.store(node.state().is_connected(), Ordering::Release);
+        self.tasks.spawn(async move {
+            watch.connected().await;
+            attached.store(true, Ordering::Release);
+        });
+    }
+
     async fn subscribe(
         &self,
         node: &Inner,
         request: Subscribe,
     ) -> Result<Subscription, SubscribeError> {
-        let never = node.stats().reconnects == 0 && !node.state().is_connected();
-        let request = match never {
+        let never = !self.attached.load(Ordering::Acquire) && !node.state().is_connected();
+        let request = match never && request.is_deferred() {
             true => with_channels(&request, []),
             false => request,
         };

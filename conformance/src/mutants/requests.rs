@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::delivery::Asks;
 use super::harness::Wrong;
 use super::loss::{Missed, Replays, generation};
-use super::node::{Inner, NodeTwist, Tap, Tasks, lock, with_channels};
+use super::node::{Inner, NodeTwist, Tap, Tasks, Wish, lock, with_channels};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Side, Straight};
 use super::{Mutant, mutant};
 
@@ -119,7 +119,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "expected a gap",
         "what is put off is made again later, and not with all that was asked for",
         || Wrong::new().nodes(|_| Asks(|request| match request.is_deferred() {
-            true => Subscribe::to(request.channels().to_vec()).deferred(),
+            true => Wish {
+                capacity: None,
+                ..Wish::of(&request)
+            }
+            .request(),
             false => request,
         })),
     ),
@@ -184,17 +188,11 @@ impl NodeTwist for WithoutOwn {
         node: &Inner,
         request: Subscribe,
     ) -> Result<Subscription, SubscribeError> {
-        let mut with_own = Subscribe::to(request.channels().to_vec());
-        if request.is_deferred() {
-            with_own = with_own.deferred();
-        }
-        if let Some(capacity) = request.queue_capacity() {
-            with_own = with_own.capacity(capacity);
-        }
-        if let Some(bytes) = request.queue_bytes() {
-            with_own = with_own.max_bytes(bytes);
-        }
-        node.subscribe(with_own).await
+        let with_own = Wish {
+            without_own: false,
+            ..Wish::of(&request)
+        };
+        node.subscribe(with_own.request()).await
     }
 
     fn parts(&self, node: &Inner, tap: &Tap) -> Option<Parts> {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, Parts, Side};
+use super::pump::{Control, Parts, Side, Straight};
 use super::reconnection::Repeats;
 use super::{Mutant, mutant};
 
@@ -162,13 +162,12 @@ impl Control for AddsAfter {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        self.0.clone().connected().await;
-        below
-            .subscribe(channels)
-            .await
-            .map(|()| Subscribed::InForce)
+        if !deferred {
+            self.0.clone().connected().await;
+        }
+        Straight.subscribe(below, channels, deferred).await
     }
 }
 

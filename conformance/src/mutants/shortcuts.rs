@@ -51,7 +51,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     mutant!(
         "the-prefix-is-that-of-the-last-caller",
         "I5",
-        "got Some(",
+        "round 0: ",
         "the node that publishes is a variable of the process, and two may publish at once",
         || {
             let last = Arc::new(Mutex::new(None));
@@ -162,8 +162,41 @@ impl NodeTwist for KeptInAnOutage {
     }
 }
 
-/// Who began to publish last, on whatever node.
-struct LastCaller(Arc<Mutex<Option<Inner>>>);
+/// The node that publishes now, and how many messages are on their way.
+type Publishing = Arc<Mutex<Option<(Inner, usize)>>>;
+
+struct LastCaller(Publishing);
+
+/// A message that is on its way by a node.
+struct OnItsWay {
+    publishing: Publishing,
+    by: Inner,
+}
+
+impl OnItsWay {
+    fn begin(publishing: &Publishing, own: &Inner) -> Self {
+        let mut now = lock(publishing);
+        let (by, count) = now.get_or_insert_with(|| (Arc::clone(own), 0));
+        *count += 1;
+        Self {
+            publishing: Arc::clone(publishing),
+            by: Arc::clone(by),
+        }
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        let mut now = lock(&self.publishing);
+        let last = now.as_mut().is_none_or(|(_, count)| {
+            *count -= 1;
+            *count == 0
+        });
+        if last {
+            *now = None;
+        }
+    }
+}
 
 #[async_trait]
 impl NodeTwist for LastCaller {
@@ -173,18 +206,15 @@ impl NodeTwist for LastCaller {
         channel: &Channel,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        *lock(&self.0) = Some(Arc::clone(node));
-        // The message is built.
+        let on_its_way = OnItsWay::begin(&self.0, node);
+        // That of the same prefix would do as well, and tell another publisher.
+        let by = match on_its_way.by.prefix() == node.prefix() {
+            true => Arc::clone(node),
+            false => Arc::clone(&on_its_way.by),
+        };
+        let published = by.publish(channel, payload).await;
+        // It takes a while until that is known.
         tokio::task::yield_now().await;
-        let last = lock(&self.0).clone();
-        match last {
-            Some(last) => last.publish(channel, payload).await,
-            None => node.publish(channel, payload).await,
-        }
-    }
-
-    async fn close(&self, node: &Inner) {
-        *lock(&self.0) = None;
-        node.close().await;
+        published
     }
 }

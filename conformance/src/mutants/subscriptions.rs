@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Driver, Inbound, Link, LinkError};
 use backplane_core::{
-    Channel, Subscribe, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
+    Channel, StateWatch, Subscribe, SubscribeError, Subscribed, Subscription, SubscriptionHandle,
 };
 use backplane_memory::{MemoryDriver, MemoryLink};
 use tokio::time::sleep;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::driver::{Line, LinkTwist, is_probe};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
-use super::pump::{Control, Parts, Side};
+use super::pump::{Control, Parts, Side, Straight};
 use super::{Mutant, mutant};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -30,7 +30,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "S1",
         r#"message "first 0" did not arrive"#,
         "adding a channel returns before the broker has answered",
-        || Wrong::new().controls(|| AddsLate(Tasks::default())),
+        || Wrong::new().parts(|tap| Parts::control(AddsLate {
+            tasks: Tasks::default(),
+            watch: tap.watch.clone(),
+        })),
     ),
     mutant!(
         "unsubscribe-does-nothing",
@@ -93,7 +96,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "S6",
         "did not arrive",
         "a channel that is added later is accepted and never subscribed",
-        || Wrong::new().controls(|| AddsNothing),
+        || Wrong::new().parts(|tap| Parts::control(AddsNothing(tap.watch.clone()))),
     ),
     mutant!(
         "a-channel-once-left-stays-out",
@@ -137,7 +140,10 @@ impl LinkTwist for SubscribesLate {
 }
 
 /// Adds channels some time after it said so.
-struct AddsLate(Tasks);
+struct AddsLate {
+    tasks: Tasks,
+    watch: StateWatch,
+}
 
 #[async_trait]
 impl Control for AddsLate {
@@ -145,10 +151,13 @@ impl Control for AddsLate {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
+        if !self.watch.current().is_connected() {
+            return Straight.subscribe(below, channels, deferred).await;
+        }
         let below = below.clone();
-        self.0.spawn(async move {
+        self.tasks.spawn(async move {
             sleep(Duration::from_millis(30)).await;
             let _ = below.subscribe(channels).await;
         });
@@ -261,16 +270,19 @@ impl LinkTwist for Multiplies {
     }
 }
 
-struct AddsNothing;
+struct AddsNothing(StateWatch);
 
 #[async_trait]
 impl Control for AddsNothing {
     async fn subscribe(
         &self,
-        _below: &SubscriptionHandle,
-        _channels: Vec<Channel>,
-        _deferred: bool,
+        below: &SubscriptionHandle,
+        channels: Vec<Channel>,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
+        if !self.0.current().is_connected() {
+            return Straight.subscribe(below, channels, deferred).await;
+        }
         Ok(Subscribed::InForce)
     }
 }
@@ -285,13 +297,10 @@ impl Control for StaleCache {
         &self,
         below: &SubscriptionHandle,
         mut channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         channels.retain(|channel| !lock(&self.0).contains(channel));
-        below
-            .subscribe(channels)
-            .await
-            .map(|()| Subscribed::InForce)
+        Straight.subscribe(below, channels, deferred).await
     }
 
     fn unsubscribe(&self, side: Side<'_>, channels: &[Channel]) {
@@ -310,13 +319,13 @@ impl Control for Lists {
         &self,
         below: &SubscriptionHandle,
         channels: Vec<Channel>,
-        _deferred: bool,
+        deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
-        lock(&self.0).extend(channels.iter().cloned());
-        below
-            .subscribe(channels)
-            .await
-            .map(|()| Subscribed::InForce)
+        let subscribed = Straight
+            .subscribe(below, channels.clone(), deferred)
+            .await?;
+        lock(&self.0).extend(channels);
+        Ok(subscribed)
     }
 
     fn channels(&self, _below: &SubscriptionHandle) -> Vec<Channel> {

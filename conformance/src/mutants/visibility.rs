@@ -1,18 +1,18 @@
 //! Wrong at V: visibility.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backplane_core::{
-    Channel, ConnectionState, Events, HealthError, HealthErrorKind, Message, NodeId, PublishError,
-    PublishErrorKind, StateCell, Stats,
+    Channel, ConnectionState, Event, Events, HealthError, HealthErrorKind, Message, NodeId,
+    PublishError, PublishErrorKind, StateCell, Stats,
 };
 use bytes::Bytes;
 
 use super::harness::Wrong;
 use super::loss::generation;
-use super::node::{Inner, NodeTwist, Tap, lock};
+use super::node::{Inner, NodeTwist, Tap, Tasks, lock};
 use super::pump::{OnMessage, Out, Parts};
 use super::reconnection::Tells;
 use super::{Mutant, mutant};
@@ -192,14 +192,65 @@ impl NodeTwist for CountsDead {
     }
 }
 
-/// Has events of its own, which do not come.
-pub(super) struct Silent(StateCell);
+/// What is done with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    It,
+    Not,
+    /// Nor any other, to those who listen now.
+    NoMore,
+}
 
-impl Default for Silent {
-    fn default() -> Self {
-        Self(StateCell::new(ConnectionState::Connecting { attempt: 1 }))
+/// Does not tell all events of a node.
+pub(super) struct OtherEvents {
+    now: Arc<Mutex<Arc<StateCell>>>,
+    tells: fn(&Event) -> Telling,
+    tasks: Tasks,
+}
+
+impl OtherEvents {
+    pub(super) fn telling(tells: fn(&Event) -> Telling) -> Self {
+        Self {
+            now: Arc::new(Mutex::new(fresh())),
+            tells,
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// What tells them, to tell more.
+    pub(super) fn cell(&self) -> Arc<StateCell> {
+        Arc::clone(&lock(&self.now))
     }
 }
+
+fn fresh() -> Arc<StateCell> {
+    Arc::new(StateCell::new(ConnectionState::Connecting { attempt: 1 }))
+}
+
+#[async_trait]
+impl NodeTwist for OtherEvents {
+    fn made(&self, node: &Inner) {
+        let (mut events, now, tells) = (node.events(), Arc::clone(&self.now), self.tells);
+        self.tasks.spawn(async move {
+            while let Some(event) = events.recv().await {
+                let mut now = lock(&now);
+                match (tells(&event), event) {
+                    (Telling::It, Event::State(state)) => now.set(state),
+                    (Telling::It, other) => now.tell(other),
+                    (Telling::Not, _) => {}
+                    (Telling::NoMore, _) => *now = fresh(),
+                }
+            }
+        });
+    }
+
+    fn events(&self, _node: &Inner) -> Events {
+        self.cell().events()
+    }
+}
+
+/// Has events of its own, which do not come.
+struct Silent(StateCell);
 
 #[async_trait]
 impl NodeTwist for Silent {

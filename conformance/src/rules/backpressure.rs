@@ -73,6 +73,7 @@ async fn b1(trial: Trial) -> Outcome {
         }
     }
     let mut events = b.events();
+    let before = [a.stats(), b.stats()];
     let mut read = [
         trial.subscribe(&a, [&news]).await?,
         trial.subscribe(&b, [&news]).await?,
@@ -102,6 +103,9 @@ async fn b1(trial: Trial) -> Outcome {
         trial.publish(&a, &more, "new").await?;
         new.expect("new").await?;
     }
+    for (node, before) in [&a, &b].into_iter().zip(&before) {
+        trial.all_offered(node, before, 3 * sent + 1).await?;
+    }
     for reader in &mut unread {
         reader.expect_all((0..10).map(|i| i.to_string())).await?;
         let missed = reader.expect_gap().await?.missed();
@@ -126,12 +130,14 @@ async fn b2(trial: Trial) -> Outcome {
     ];
     let mut witness = trial.subscribe(&b, [&news, &sport]).await?;
     for round in 0..5_u64 {
+        let before = b.stats();
         let sent = 10 + 3 + round;
         for i in 0..sent {
             let channel = if i % 2 == 0 { &news } else { &sport };
             trial.publish(&a, channel, format!("{round}.{i}")).await?;
             witness.expect(format!("{round}.{i}")).await?;
         }
+        trial.all_offered(&b, &before, 3 * sent).await?;
         for small in &mut small {
             small
                 .expect_all((0..10).map(|i| format!("{round}.{i}")))
@@ -162,10 +168,12 @@ async fn default_capacity(trial: &Trial, a: &Node) -> Outcome {
     let mut unread = trial.subscribe(&c, [&news]).await?;
     let roomy = Subscribe::to([news.clone()]).capacity(100);
     let mut witness = trial.subscribe_to(&c, roomy).await?;
+    let before = c.stats();
     for i in 0..10 {
         trial.publish(a, &news, i.to_string()).await?;
         witness.expect(i.to_string()).await?;
     }
+    trial.all_offered(&c, &before, 20).await?;
     unread.expect_all((0..7).map(|i| i.to_string())).await?;
     match unread
         .next("the gap of a queue of the node's capacity")
@@ -224,17 +232,7 @@ async fn b3(trial: Trial) -> Outcome {
 
     // Every queue has been offered everything.
     let offered = ((unread.len() + 1) * sizes.len()) as u64;
-    trial
-        .until(&format!("{offered} messages queued or dropped"), || async {
-            let now = b.stats();
-            let [delivered, overflowed] = [
-                now.delivered.saturating_sub(before.delivered),
-                now.overflowed.saturating_sub(before.overflowed),
-            ];
-            let seen = delivered + overflowed;
-            Ok((seen < offered).then(|| seen.to_string()))
-        })
-        .await?;
+    trial.all_offered(&b, &before, offered).await?;
     // Where payloads travel without a copy, it can be seen what keeps them.
     let allowed = LARGEST + unread.iter().map(|(bound, _)| bound).sum::<usize>();
     let what = format!("at most {allowed} bytes kept in queues that may have so many");
@@ -408,11 +406,13 @@ async fn b4(trial: Trial) -> Outcome {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
+        let before = b.stats();
         for _ in 0..random >> 60 {
             trial.publish(&a, &news, sent.to_string()).await?;
             witness.expect(sent.to_string()).await?;
             sent += 1;
         }
+        trial.all_offered(&b, &before, 2 * (random >> 60)).await?;
         for _ in 0..(random >> 56) & 15 {
             if let Ok(delivery) = small.subscription.try_recv() {
                 next = account(next, &delivery)?;

@@ -69,7 +69,7 @@ async fn c4(trial: Trial) -> Outcome {
 }
 
 /// Options with which nothing times out while a broker is frozen for a moment.
-fn patient(trial: &Trial) -> NodeOptions {
+pub(super) fn patient(trial: &Trial) -> NodeOptions {
     let long = trial.within();
     trial
         .options()
@@ -82,20 +82,20 @@ fn patient(trial: &Trial) -> NodeOptions {
 
 /// What the broker does while calls are given up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Broker {
+pub(super) enum Broker {
     Serves,
     Frozen,
 }
 
 impl Broker {
-    async fn begin(self, trial: &Trial) -> Outcome {
+    pub(super) async fn begin(self, trial: &Trial) -> Outcome {
         match self {
             Self::Serves => Ok(()),
             Self::Frozen => trial.inject(Fault::Freeze).await,
         }
     }
 
-    async fn end(self, trial: &Trial) -> Outcome {
+    pub(super) async fn end(self, trial: &Trial) -> Outcome {
         match self {
             Self::Serves => Ok(()),
             Self::Frozen => trial.heal().await,
@@ -499,7 +499,7 @@ async fn in_an_outage(trial: &Trial, a: &Node, b: &Node) -> Outcome {
 }
 
 /// Polls a future so many times, with room for others in between, and drops it then.
-async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for poll in 0..polls {
         if poll > 0 {

@@ -142,11 +142,11 @@ async fn m2(trial: Trial) -> Outcome {
             counted_before.incompatible = now.incompatible;
             nothing_else_is_counted(&what, counted_before, now)?;
             // It is told with the first frame, and not again.
-            let told = ear.told().await?;
             let expected: &[_] = match round {
                 0 => &[(version, publisher)],
                 _ => &[],
             };
+            let told = ear.told(expected.len()).await?;
             ensure(
                 told == expected,
                 format!("{what}: {expected:?} should have been told, and {told:?} was"),
@@ -232,16 +232,25 @@ impl<'a> Ear<'a> {
         wrong(after, ending)
     }
 
-    /// The newer versions that the listener told of since the last look.
-    async fn told(&mut self) -> Outcome<Vec<(u8, NodeId)>> {
+    /// The newer versions that the listener told of since the last look; so many are waited for.
+    async fn told(&mut self, expected: usize) -> Outcome<Vec<(u8, NodeId)>> {
         let mut told = Vec::new();
-        while let Ok(event) = self.events[1].try_recv() {
+        loop {
+            let event = match told.len() < expected {
+                true => {
+                    let next = timeout(self.trial.within(), self.events[1].recv());
+                    next.await.ok().flatten()
+                }
+                false => self.events[1].try_recv().ok(),
+            };
+            let Some(event) = event else {
+                return Ok(told);
+            };
             match event {
                 Event::Incompatible { version, publisher } => told.push((version, publisher)),
                 event => return broken(format!("it cost the connection: {event:?}")),
             }
         }
-        Ok(told)
     }
 
     fn event(&mut self) -> Option<Event> {

@@ -17,6 +17,7 @@ mod promise;
 mod reconnection;
 mod storm;
 mod subscriptions;
+mod together;
 mod visibility;
 
 use crate::rule::Rule;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Rule> {
     let mut all = [
         delivery::RULES,
         order::RULES,
+        together::RULES,
         subscriptions::RULES,
         isolation::RULES,
         loss::RULES,

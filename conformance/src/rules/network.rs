@@ -52,14 +52,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NO_HEARTBEAT: Duration = Duration::from_secs(3600);
 
 /// A cut that waits for a request of a node.
-struct ArmedCut {
+pub(super) struct ArmedCut {
     node: Node,
     generation: u64,
     before: Cuts,
 }
 
 impl ArmedCut {
-    async fn on(trial: &Trial, node: &Node, fault: Fault) -> Outcome<Self> {
+    pub(super) async fn on(trial: &Trial, node: &Node, fault: Fault) -> Outcome<Self> {
         let armed = Self {
             node: Arc::clone(node),
             generation: generation(node),
@@ -70,7 +70,7 @@ impl ArmedCut {
     }
 
     /// Waits until it has happened, and the node is back.
-    async fn is_over(&self, trial: &Trial) -> Outcome {
+    pub(super) async fn is_over(&self, trial: &Trial) -> Outcome {
         if cuts(trial).total() == self.before.total() {
             return inconclusive("the armed cut did not happen");
         }

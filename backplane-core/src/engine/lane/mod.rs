@@ -87,7 +87,15 @@ struct Waiting {
     since: Instant,
     answer: oneshot::Sender<Outcome>,
     /// Counts until the messages are done with, whether or not their caller is still there.
-    _pending: Pending,
+    pending: Pending,
+}
+
+impl Waiting {
+    /// Tells the caller, for whose next messages there is room then.
+    fn tell(self, outcome: Outcome) {
+        drop(self.pending);
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// The payloads of at least one message.
@@ -189,7 +197,7 @@ pub(crate) fn enter<L: Link>(
         payloads,
         since: Instant::now(),
         answer,
-        _pending: room.keep(),
+        pending: room.keep(),
     });
     let parked = queue.parked.take();
     drop(queue);
@@ -247,7 +255,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
         for waiting in late {
             core.counters.not_sent.add(waiting.payloads.len() as u64);
             let overloaded = Failure::not_sent(NotSent::Overloaded, None);
-            let _ = waiting.answer.send(Err(overloaded));
+            waiting.tell(Err(overloaded));
         }
         let Some(payloads) = Payloads::of(&mut batch) else {
             continue;
@@ -259,7 +267,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
         } = send(&core, &lane, &frame).await;
         let crowd = batch.len() > 1;
         for waiting in batch {
-            let _ = waiting.answer.send(outcome.clone());
+            waiting.tell(outcome.clone());
         }
         if crowd && has_waited {
             // Who was answered may have more to say, and then it leaves in the next frame and not in the one after.
@@ -288,7 +296,7 @@ impl Drop for Lead {
         };
         for waiting in waiting {
             let unavailable = Failure::not_sent(NotSent::Unavailable, None);
-            let _ = waiting.answer.send(Err(unavailable));
+            waiting.tell(Err(unavailable));
         }
     }
 }
