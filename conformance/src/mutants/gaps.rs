@@ -131,6 +131,9 @@ impl NodeTwist for OneIsTold {
     }
 }
 
+/// Which faults are meant.
+type Such = fn(Fault) -> bool;
+
 /// Keeps an account of its own, beside the right one.
 #[derive(Default)]
 pub(super) struct CountsMore {
@@ -138,11 +141,11 @@ pub(super) struct CountsMore {
     told: OutageAccount,
     counted: HashMap<NodeId, u64>,
     /// After which trouble only.
-    only: Option<(Trouble, fn(Fault) -> bool)>,
+    only: Option<(Trouble, Such)>,
 }
 
 impl CountsMore {
-    pub(super) fn only(trouble: Trouble, such: fn(Fault) -> bool) -> Self {
+    pub(super) fn only(trouble: Trouble, such: Such) -> Self {
         Self {
             only: Some((trouble, such)),
             ..Self::default()
