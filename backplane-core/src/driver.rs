@@ -69,6 +69,9 @@ pub trait Link: Debug + Send + Sync + 'static {
 
     /// Does what [`publish`](Self::publish) does, for a link that need not wait for anything at this moment; `None`
     /// when it would, and nothing was done. Saves the price of a future. Never blocks. By default always `None`.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
     fn publish_now(
         &self,
         channel: &BrokerChannel,
@@ -81,6 +84,9 @@ pub trait Link: Debug + Send + Sync + 'static {
     /// Subscribes to channels, exactly as named, without patterns. When it returns, messages published anywhere
     /// from then on arrive, and everything that the broker had sent on this link before has been handed to
     /// [`Inbound`]. Subscribing twice does no harm.
+    ///
+    /// Two requests may be on their way at once, each about other channels: what the broker answers must be matched
+    /// with the request it belongs to.
     ///
     /// # Errors
     /// `Refused` when the broker lives but does not allow it; then none of the channels needs to be

@@ -66,7 +66,7 @@ pub use error::{
 pub use message::{Delivery, Gap, Message, Missed, OutageAccount};
 pub use name::{Channel, InvalidName, NameKind, NodeId, Prefix};
 pub use options::NodeOptions;
-pub use publish_many::{Failure, PublishManyError};
+pub use publish_many::{PublishFailure, PublishManyError};
 pub use queue::{Pushed, QueueReader, QueueWriter, TryRecvError, queue};
 pub use state::{
     ConnectionState, Disconnect, DisconnectKind, Event, Events, StateCell, StateWatch,

@@ -12,12 +12,12 @@ use crate::error::PublishError;
 #[derive(Debug)]
 pub struct PublishManyError {
     total: usize,
-    failures: Vec<Failure>,
+    failures: Vec<PublishFailure>,
 }
 
 /// Messages in a row that failed for the same reason.
 #[derive(Debug)]
-pub struct Failure {
+pub struct PublishFailure {
     range: Range<usize>,
     error: PublishError,
 }
@@ -34,7 +34,7 @@ impl PublishManyError {
     ) -> Result<(), Self> {
         let failures: Vec<_> = failures
             .into_iter()
-            .map(|(range, error)| Failure { range, error })
+            .map(|(range, error)| PublishFailure { range, error })
             .collect();
         match failures.is_empty() {
             true => Ok(()),
@@ -44,7 +44,7 @@ impl PublishManyError {
 
     /// The failures, in the order of the messages. At least one.
     #[must_use]
-    pub fn failures(&self) -> &[Failure] {
+    pub fn failures(&self) -> &[PublishFailure] {
         &self.failures
     }
 
@@ -74,7 +74,7 @@ impl PublishManyError {
     }
 }
 
-impl Failure {
+impl PublishFailure {
     /// Which messages of the call, counted from 0.
     #[must_use]
     pub fn range(&self) -> Range<usize> {
@@ -87,7 +87,7 @@ impl Failure {
         &self.error
     }
 
-    /// Why, without a copy.
+    /// Why, for who keeps it.
     #[must_use]
     pub fn into_error(self) -> PublishError {
         self.error
@@ -97,7 +97,7 @@ impl Failure {
 impl fmt::Display for PublishManyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (failed, total) = (self.failed(), self.total);
-        write!(f, "{failed} of {total} messages were not published")?;
+        write!(f, "{failed} of {total} messages failed")?;
         match self.failures.first() {
             Some(first) => write!(f, ": {}", first.error),
             None => Ok(()),
@@ -112,8 +112,8 @@ impl StdError for PublishManyError {
 }
 
 impl IntoIterator for PublishManyError {
-    type Item = Failure;
-    type IntoIter = std::vec::IntoIter<Failure>;
+    type Item = PublishFailure;
+    type IntoIter = std::vec::IntoIter<PublishFailure>;
 
     /// The failures, in the order of the messages.
     fn into_iter(self) -> Self::IntoIter {

@@ -83,6 +83,27 @@ async fn those_that_find_no_room_are_the_last_ones() {
     // There is room again.
     node.publish_many(&news, numbered(0..16)).await.unwrap();
 
+    // What can never be sent is told so wherever it stands.
+    let mut payloads = numbered(0..20);
+    payloads[18] = vec![b'x'; 2 << 20].into();
+    let error = node.publish_many(&news, payloads).await.unwrap_err();
+    let kinds: Vec<_> = error
+        .failures()
+        .iter()
+        .map(|failure| (failure.range(), failure.error().kind()))
+        .collect();
+    let (size, limit) = (2 << 20, node.capabilities().max_payload);
+    let too_large = not_sent(NotSent::TooLarge { size, limit });
+    let overloaded = || not_sent(NotSent::Overloaded);
+    assert_eq!(
+        kinds,
+        [
+            (16..18, overloaded()),
+            (18..19, too_large),
+            (19..20, overloaded())
+        ]
+    );
+
     // In bytes likewise; a single message always has room.
     let node = Node::connect(fake.clone(), options().max_pending_bytes(100))
         .await

@@ -255,3 +255,26 @@ fn two_full_requests_are_on_their_way_at_once_and_few_changes_are_collected() {
     let (subscribed, _, most) = paused().block_on(run(few, 1000, 1));
     assert_eq!((subscribed.len(), most), (CHANNELS, 1));
 }
+
+/// Nothing else happens afterwards that would have the broker told.
+#[test]
+fn what_changes_while_a_further_request_is_on_its_way_is_told_after_it() {
+    for (count, seed, wait) in (4..8)
+        .flat_map(|count| (0..8).map(move |seed| (count, seed)))
+        .flat_map(|(count, seed)| (0..40).map(move |wait| (count, seed, wait)))
+    {
+        let all = Op::Subscribe {
+            of: 0,
+            first: 0,
+            count,
+        };
+        let last = Op::Unsubscribe {
+            of: 0,
+            first: count - 1,
+            count: 1,
+        };
+        let ops = vec![all, Op::Wait(wait), last];
+        let (subscribed, held, _) = paused().block_on(run(ops, 2, seed << 40));
+        assert_eq!(subscribed, held, "{count} channels, {wait} ms, seed {seed}");
+    }
+}

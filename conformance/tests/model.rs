@@ -117,7 +117,8 @@ fn memory_keeps_the_guarantee() {
     run::<OnMemory>(cases("BACKPLANE_MODEL_CASES", 2000), 1..40);
 }
 
-/// What is wrong with each of these backends, the model must find by itself, in the right class and for the right reason.
+/// What is wrong with each of these backends, the model must find by itself, in this class and with these words. Two of
+/// them are noticed by what they do to the counts, before anything else.
 #[test]
 fn wrong_backends_are_found() {
     use Class::{Duplicated, Reordered, Unexpected, UnreportedLost};

@@ -1,7 +1,7 @@
 //! What the parts of one engine share.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
@@ -47,9 +47,13 @@ pub(crate) struct Attached<L> {
 
 /// The publishes that are not done yet.
 #[derive(Debug, Default)]
-pub(crate) struct Load {
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
+pub(crate) struct Load(Mutex<Taken>);
+
+/// What they take of the limits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    messages: usize,
+    bytes: usize,
 }
 
 /// Publishes that count against the limits while this lives.
@@ -134,47 +138,49 @@ impl<L> Core<L> {
 
     /// Room for one more publish of this size, if there is any. A single one of any size always has.
     pub(crate) fn room(&self, bytes: usize) -> Option<Room<'_>> {
-        self.room_for_all(1, bytes)
+        self.room_for([bytes])
     }
 
-    /// Room for as many of these as there is, from the first one on.
+    /// Room for as many of these as there is, from the first one on; `None` when there is none.
     pub(crate) fn room_for_some(&self, payloads: &[Bytes]) -> Option<Room<'_>> {
-        let bytes = payloads.iter().map(Bytes::len).sum();
-        if let Some(all) = self.room_for_all(payloads.len(), bytes) {
-            return Some(all);
-        }
-        let mut some: Option<Room<'_>> = None;
-        for payload in payloads {
-            let Some(one) = self.room(payload.len()) else {
-                break;
-            };
-            match &mut some {
-                Some(some) => some.take_over(one),
-                none => *none = Some(one),
-            }
-        }
-        some
+        self.room_for(payloads.iter().map(Bytes::len))
     }
 
-    fn room_for_all(&self, messages: usize, bytes: usize) -> Option<Room<'_>> {
-        let others = self.load.messages.fetch_add(messages, Ordering::Relaxed);
-        let before = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let room = Room {
-            load: &self.load,
+    fn room_for(&self, sizes: impl IntoIterator<Item = usize>) -> Option<Room<'_>> {
+        let (most, most_bytes) = (self.options.max_pending, self.options.max_pending_bytes);
+        let mut taken = self.load.lock();
+        let before = *taken;
+        for size in sizes {
+            let bytes = taken.bytes.saturating_add(size);
+            if taken.messages >= most || taken.bytes > 0 && bytes > most_bytes {
+                break;
+            }
+            *taken = Taken {
+                messages: taken.messages + 1,
+                bytes,
+            };
+        }
+        let messages = taken.messages - before.messages;
+        let bytes = taken.bytes - before.bytes;
+        drop(taken);
+        let load = &self.load;
+        (messages > 0).then_some(Room {
+            load,
             messages,
             bytes,
-        };
-        let is_alone = before == 0 && messages == 1;
-        let full = others.saturating_add(messages) > self.options.max_pending
-            || !is_alone && before.saturating_add(bytes) > self.options.max_pending_bytes;
-        (!full).then_some(room)
+        })
     }
 }
 
 impl Load {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn leave(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let mut taken = self.lock();
+        taken.messages -= messages;
+        taken.bytes -= bytes;
     }
 }
 
@@ -191,16 +197,13 @@ impl Room<'_> {
             bytes: std::mem::take(&mut self.bytes),
         }
     }
-
-    fn take_over(&mut self, mut other: Self) {
-        self.messages += std::mem::take(&mut other.messages);
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
 }
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.load.leave(self.messages, self.bytes);
+        if self.messages > 0 {
+            self.load.leave(self.messages, self.bytes);
+        }
     }
 }
 

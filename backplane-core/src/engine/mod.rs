@@ -16,6 +16,7 @@ mod probe;
 mod router;
 mod supervisor;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -157,35 +158,45 @@ impl<D: Driver> Node<D> {
     }
 
     /// Lets messages enter their lane in parts that leave in one frame each.
-    fn enter_many(&self, channel: &Channel, payloads: Vec<Bytes>) -> Vec<(Range<usize>, Part<D>)> {
+    fn enter_many(
+        &self,
+        channel: &Channel,
+        payloads: Vec<Bytes>,
+    ) -> VecDeque<(Range<usize>, Part<D>)> {
         if self.core.is_closed() {
             let all = 0..payloads.len();
-            return vec![(all, Err(NotSent::Closed))];
+            return VecDeque::from([(all, Err(NotSent::Closed))]);
         }
         let lane = self.core.lanes.get(self.core.router.prefix(), channel);
-        let mut parts = Vec::new();
+        let mut parts = VecDeque::new();
         let mut payloads = payloads.into_iter();
         let mut at = 0;
+        let mut is_full = false;
         while let Some(first) = payloads.as_slice().first() {
             if let Err(too_large) = self.check_size(first) {
                 payloads.next();
-                parts.push((at..at + 1, Err(too_large)));
+                parts.push_back((at..at + 1, Err(too_large)));
                 at += 1;
                 continue;
             }
             let len = self.part_len(payloads.as_slice());
-            let Some(room) = self.core.room_for_some(&payloads.as_slice()[..len]) else {
-                break;
+            let room = match is_full {
+                true => None,
+                false => self.core.room_for_some(&payloads.as_slice()[..len]),
+            };
+            // What comes after one that found no room must not overtake it.
+            let Some(room) = room else {
+                is_full = true;
+                payloads.by_ref().take(len).for_each(drop);
+                parts.push_back((at..at + len, Err(NotSent::Overloaded)));
+                at += len;
+                continue;
             };
             let len = room.messages();
             let part = payloads.by_ref().take(len).collect();
             let entered = lane::enter(&self.core, &lane, Payloads::Many(part), room);
-            parts.push((at..at + len, Ok(entered)));
+            parts.push_back((at..at + len, Ok(entered)));
             at += len;
-        }
-        let rest = payloads.len();
-        if rest > 0 {
-            parts.push((at..at + rest, Err(NotSent::Overloaded)));
         }
         parts
     }
@@ -206,6 +217,16 @@ impl<D: Driver> Node<D> {
 /// Messages in a row that have entered their lane, or why they have not.
 type Part<D> = Result<Entered<<D as Driver>::Link>, NotSent>;
 
+/// The parts of a call. Dropped, it gives the last ones up first, so that what leaves the node all the same are the
+/// first ones.
+struct Parts<D: Driver>(VecDeque<(Range<usize>, Part<D>)>);
+
+impl<D: Driver> Drop for Parts<D> {
+    fn drop(&mut self) {
+        while self.0.pop_back().is_some() {}
+    }
+}
+
 #[async_trait]
 impl<D: Driver> Backplane for Node<D> {
     fn node_id(&self) -> NodeId {
@@ -222,7 +243,7 @@ impl<D: Driver> Backplane for Node<D> {
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
         let outcome = match self.enter(channel, payload) {
-            Ok(entered) => entered.outcome().await,
+            Ok(entered) => entered.await,
             Err(refused) => {
                 self.core.counters.not_sent.add(1);
                 Err(Failure::not_sent(refused, None))
@@ -240,17 +261,23 @@ impl<D: Driver> Backplane for Node<D> {
     ) -> Result<(), PublishManyError> {
         let total = payloads.len();
         let mut failures = Vec::new();
-        for (range, part) in self.enter_many(channel, payloads) {
+        let mut parts = Parts::<D>(self.enter_many(channel, payloads));
+        while let Some((range, part)) = parts.0.front_mut() {
             let outcome = match part {
-                Ok(entered) => entered.outcome().await,
+                Ok(entered) => entered.await,
                 Err(refused) => {
                     self.core.counters.not_sent.add(range.len() as u64);
-                    Err(Failure::not_sent(refused, None))
+                    Err(Failure::not_sent(*refused, None))
                 }
             };
-            failures.extend(outcome.err().map(|f| (range, f.into_error(channel))));
-            tokio::task::consume_budget().await;
+            failures.extend(
+                outcome
+                    .err()
+                    .map(|f| (range.clone(), f.into_error(channel))),
+            );
+            parts.0.pop_front();
         }
+        tokio::task::consume_budget().await;
         PublishManyError::of(total, failures)
     }
 

@@ -88,7 +88,7 @@ impl Storm {
     /// Stops the publishers, and waits until the last publish has returned.
     pub(super) async fn end(mut self) -> Outcome<Told> {
         self.stop.store(true, Ordering::Relaxed);
-        let ended = join_all(std::mem::take(&mut self.tasks)).await;
+        let ended = join_all(&mut self.tasks).await;
         if ended.iter().any(Result::is_err) {
             return broken("a publish panicked");
         }
@@ -99,6 +99,7 @@ impl Storm {
 impl Drop for Storm {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::task::Poll;
+use std::time::Duration;
 
 use backplane_core::{
     Channel, Delivery, Missed, NodeId, NotSent, PublishError, PublishErrorKind, PublishManyError,
@@ -16,6 +17,7 @@ use backplane_core::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::poll;
+use tokio::time::Instant;
 
 use super::cancelling::{Broker, give_up_after, patient};
 use super::network::ArmedCut;
@@ -37,6 +39,9 @@ const SIZES: [usize; 7] = [0, 1, 2, 3, 30, 300, 1000];
 
 /// How many messages of a call a frame may have where a call is to leave in many.
 const FRAME: usize = 16;
+
+/// How long a call may take that can be told at once, before the scale factor.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 async fn o5(trial: Trial) -> Outcome {
     let trial = match trial.harness().faults() {
@@ -371,7 +376,13 @@ async fn in_an_outage(trial: &Trial, a: &Node, b: &Node) -> Outcome {
     trial.outage().await?;
     trial.all_down(&[a, b]).await?;
     let lost = (0..50).map(|i| format!("lost {i}").into()).collect();
+    let begin = Instant::now();
     let told = told(trial.in_time(ENDS, a.publish_many(&news, lost)).await?, 50)?;
+    let (took, bound) = (begin.elapsed(), trial.scaled(AT_ONCE));
+    ensure(
+        took <= bound,
+        format!("in an outage, a call took {took:?}, and all of it is known at once"),
+    )?;
     let unavailable = Err(PublishErrorKind::NotSent(NotSent::Unavailable));
     for (i, told) in told.into_iter().enumerate() {
         ensure(

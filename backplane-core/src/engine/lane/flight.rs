@@ -82,8 +82,9 @@ impl<L: Link> Future for Flight<L> {
                     return polled.map(|told| told.unwrap_or_else(|_| Err(Failure::abandoned())));
                 }
             },
-            Step::Polling | Step::Done => {
-                this.step = Step::Done;
+            // After a panic there is nothing to come; the turn ends with this.
+            ended @ (Step::Polling | Step::Done) => {
+                this.step = ended;
                 return Poll::Pending;
             }
         };

@@ -13,8 +13,10 @@ mod flight;
 mod flush;
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -105,7 +107,7 @@ pub(crate) enum Payloads {
     Many(Vec<Bytes>),
 }
 
-/// How far messages have come when they have entered their lane.
+/// How far messages have come when they have entered their lane. A future of what becomes of them.
 pub(crate) enum Entered<L: Link> {
     /// They are done with.
     Done(Outcome),
@@ -162,13 +164,16 @@ impl Lanes {
     }
 }
 
-impl<L: Link> Entered<L> {
-    /// What became of the messages.
-    pub(crate) async fn outcome(self) -> Outcome {
-        match self {
-            Self::Done(outcome) => outcome,
-            Self::Leads(flight) => flight.await,
-            Self::Follows(told) => told.await.unwrap_or_else(|_| Err(Failure::abandoned())),
+impl<L: Link> Future for Entered<L> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match &mut *self {
+            Self::Done(outcome) => Poll::Ready(outcome.clone()),
+            Self::Leads(flight) => Pin::new(flight).poll(cx),
+            Self::Follows(told) => Pin::new(told)
+                .poll(cx)
+                .map(|told| told.unwrap_or_else(|_| Err(Failure::abandoned()))),
         }
     }
 }

@@ -143,6 +143,12 @@ impl Router {
             }
         }
         table.trim();
+        let more = !table.dirty.is_empty();
+        drop(guard);
+        if more {
+            // Who was told of these changes found them in this plan, and waits again.
+            self.changed.notify_one();
+        }
     }
 
     /// The channel of a name that the node made itself.
