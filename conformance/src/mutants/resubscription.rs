@@ -269,11 +269,12 @@ impl LinkTwist for Resubscribes {
 
     async fn subscribe(&self, line: &Line, channels: &[BrokerChannel]) -> Result<(), LinkError> {
         let attaching = *lock(&self.attached) < line.number && !channels.iter().any(is_probe);
-        let keep = if attaching {
-            (self.keep)(channels.len())
-        } else {
-            channels.len()
-        };
-        line.link.subscribe(&channels[..keep]).await
+        if !attaching {
+            return line.link.subscribe(channels).await;
+        }
+        let mut channels = channels.to_vec();
+        channels.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        channels.truncate((self.keep)(channels.len()));
+        line.link.subscribe(&channels).await
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use backplane_core::{Channel, ConnectionState, Event, Stats, Subscribe};
+use backplane_core::{Channel, ConnectionState, Event, Events, Stats, Subscribe};
 use bytes::Bytes;
 use tokio::time::timeout;
 
@@ -100,9 +100,9 @@ async fn v1(trial: Trial) -> Outcome {
     count(&b, "gaps", 3, |s| s.gaps)?;
     count(&b, "reconnects", 1, |s| s.reconnects)?;
     count(&b, "malformed", 0, |s| s.malformed)?;
-    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    let told = until_connected(&trial, &mut events).await;
     agree(&told)?;
-    let told_too: Vec<_> = std::iter::from_fn(|| others.try_recv().ok()).collect();
+    let told_too = until_connected(&trial, &mut others).await;
     ensure(
         told_too == told,
         format!("another who follows the events was told {told_too:?}, and one {told:?}"),
@@ -173,6 +173,20 @@ fn count(node: &Node, what: &str, expected: u64, of: impl Fn(&Stats) -> u64) -> 
         seen == expected,
         format!("{what}: expected {expected}, counted {seen}"),
     )
+}
+
+/// The events up to the one that tells of the return, as far as they come, and what is there behind it.
+async fn until_connected(trial: &Trial, events: &mut Events) -> Vec<Event> {
+    let mut told = Vec::new();
+    while let Ok(Some(event)) = timeout(trial.within(), events.recv()).await {
+        let is_last = matches!(&event, Event::State(state) if state.is_connected());
+        told.push(event);
+        if is_last {
+            break;
+        }
+    }
+    told.extend(std::iter::from_fn(|| events.try_recv().ok()));
+    told
 }
 
 /// Disconnected and connecting take turns, and connected comes last.
