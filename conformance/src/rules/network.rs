@@ -372,6 +372,8 @@ async fn r10(trial: Trial) -> Outcome {
     }
     trial.heal().await?;
     trial.all_up(&[&late]).await?;
+    let what = "a node that has attached does not tell it as an event";
+    trial.in_time(what, attaches(&mut events)).await??;
     let after = [generation(&a), generation(&b)];
     ensure(
         before == after,
@@ -383,7 +385,6 @@ async fn r10(trial: Trial) -> Outcome {
         reader.expect("refused no more").await?;
     }
 
-    let mut events = late.events();
     trial.inject(Fault::Unanswered).await?;
     trial.all_down(&[&a, &b, &late]).await?;
     eager_fails(&trial, Fault::Unanswered).await?;
@@ -413,6 +414,17 @@ async fn eager_fails(trial: &Trial, fault: Fault) -> Outcome {
                 !endpoint.is_empty() && text.contains(endpoint),
                 format!("{what} does not name the address: {text}"),
             )
+        }
+    }
+}
+
+/// Reads the events up to the one that tells that the node is attached.
+async fn attaches(events: &mut Events) -> Outcome {
+    loop {
+        match events.recv().await {
+            Some(Event::State(ConnectionState::Connected { .. })) => return Ok(()),
+            Some(_) => {}
+            None => return broken("the events of a node that has attached ended"),
         }
     }
 }
