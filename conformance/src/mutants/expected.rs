@@ -40,17 +40,19 @@ fn entries() -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'stati
 }
 
 impl Matrix {
-    /// The table of what was seen, for `expected.txt`. What the table so far leaves to a race, stays so.
+    /// The table of what was seen, for `expected.txt`. What the table so far leaves to a race, stays so, and what went both
+    /// ways is left to it from now on.
     #[must_use]
     pub fn to_table(&self) -> String {
         let line = |row: &super::Row| {
-            let is_open = |rule: &&str| row.tolerated.contains(rule);
+            let is_open = |rule: &&str| row.tolerated.contains(rule) || row.unsteady.contains(rule);
             let must = row
                 .failed
                 .iter()
                 .filter(|rule| !is_open(rule))
                 .map(|rule| (*rule).to_owned());
-            let may = row.tolerated.iter().map(|rule| format!("{rule}?"));
+            let open = row.tolerated.iter().chain(&row.unsteady);
+            let may = open.map(|rule| format!("{rule}?"));
             let rules: Vec<_> = must.chain(may).collect();
             format!("{}: {}\n", row.name, rules.join(" "))
         };

@@ -19,6 +19,9 @@ use crate::verdict::VerdictKind;
 /// How long what a trial has left behind may take to end with its runtime.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 
+/// How often a verdict has to come that is not the expected one.
+const LOOKS: u32 = 3;
+
 /// How many trials run at once for each core: most of them wait for something that does not happen.
 const AT_ONCE_PER_CORE: usize = 8;
 
@@ -82,6 +85,8 @@ pub struct Row {
     pub tolerated: Vec<&'static str>,
     /// The rules that it failed.
     pub failed: Vec<&'static str>,
+    /// The rules that first said something else than expected, and the expected thing when they were tried again.
+    pub unsteady: Vec<&'static str>,
     /// Whether the rule that names its fault failed, for the expected reason.
     pub killed: bool,
     /// Whether it failed what it must, and nothing that it must not.
@@ -215,7 +220,39 @@ impl MatrixRun {
                 progress(cells.len(), total);
             }
         });
-        self.matrix(cells, &controls, begin.elapsed())
+        let unsteady = self.look_again(&mut cells, &controls);
+        let mut matrix = self.matrix(cells, &controls, begin.elapsed());
+        for (row, rule) in unsteady {
+            matrix.mutants[row].unsteady.push(self.rules[rule].id);
+        }
+        matrix
+    }
+
+    /// What a mutant does to the rules beside its own can depend on a race. A verdict that is not the expected one counts
+    /// when it comes [`LOOKS`] times; else the expected one is taken, and the cell is told to be unsteady.
+    fn look_again(&self, cells: &mut [(Job, Cell)], controls: &[Control]) -> Vec<(usize, usize)> {
+        let mut unsteady = Vec::new();
+        for (job, cell) in cells {
+            let Job::Mutant { row, rule } = *job else {
+                continue;
+            };
+            let (mutant, id) = (&self.mutants[row], self.rules[rule].id);
+            let (must, may) = expected::of(mutant);
+            let is_odd = |cell: &Cell| {
+                id != mutant.rule
+                    && !may.contains(&id)
+                    && cell.verdict.is_bad() != must.contains(&id)
+            };
+            let mut looks = 1;
+            while is_odd(cell) && looks < LOOKS {
+                looks += 1;
+                *cell = self.try_one(*job, controls);
+            }
+            if looks > 1 && !is_odd(cell) {
+                unsteady.push((row, rule));
+            }
+        }
+        unsteady
     }
 
     /// The rules that a mutant is tried against.
@@ -356,6 +393,7 @@ impl Row {
             expected: expected.into_iter().filter(|id| is_tried(id)).collect(),
             tolerated: tolerated.into_iter().filter(|id| is_tried(id)).collect(),
             failed: Vec::new(),
+            unsteady: Vec::new(),
             killed: false,
             exact: false,
             reason: String::new(),
@@ -509,6 +547,10 @@ impl Matrix {
                     "{} is not killed by {}: {}",
                     row.name, row.rule, row.reason
                 );
+            }
+            if !row.unsteady.is_empty() {
+                let rules = row.unsteady.join(" ");
+                let _ = writeln!(text, "{} went both ways in {rules}", row.name);
             }
             for rule in row.missing().filter(|rule| *rule != row.rule) {
                 let _ = writeln!(text, "{} does not fail {rule}, as it should", row.name);
