@@ -329,10 +329,12 @@ async fn s7(trial: Trial) -> Outcome {
     }
     let mut kept = trial.subscribe(&b, []).await?;
     let handle = kept.subscription.handle();
-    for polls in (1..60).map(|i| i % 6 + 1) {
-        match give_up_after(polls, handle.subscribe([news.clone()])).await {
+    for i in 1..60 {
+        // A channel for each: one that is left again must not take along what another call has left behind.
+        let one = channel(format!("news {i}"))?;
+        match give_up_after(i % 6 + 1, handle.subscribe([one.clone()])).await {
             None => cancelled += 1,
-            Some(Ok(())) => handle.unsubscribe([news.clone()]),
+            Some(Ok(())) => handle.unsubscribe([one]),
             Some(Err(error)) => return broken(format!("subscribe failed: {}", chain(&error))),
         }
     }
