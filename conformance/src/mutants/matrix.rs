@@ -238,10 +238,10 @@ impl MatrixRun {
             };
             let (mutant, id) = (&self.mutants[row], self.rules[rule].id);
             let (must, may) = expected::of(mutant);
-            let is_odd = |cell: &Cell| {
-                id != mutant.rule
-                    && !may.contains(&id)
-                    && cell.verdict.is_bad() != must.contains(&id)
+            let is_odd = |cell: &Cell| match id == mutant.rule {
+                // One that lives, lives. One that dies of something else may have met a busy machine.
+                true => cell.verdict.is_bad() && !mutant.is_killed_by(cell),
+                false => !may.contains(&id) && cell.verdict.is_bad() != must.contains(&id),
             };
             let mut looks = 1;
             while is_odd(cell) && looks < LOOKS {
