@@ -122,7 +122,7 @@ fn memory_keeps_the_guarantee() {
 #[test]
 fn wrong_backends_are_found() {
     use Class::{Duplicated, Reordered, Unexpected, UnreportedLost};
-    const WRONG: [(&str, Class, &str); 23] = [
+    const WRONG: [(&str, Class, &str); 26] = [
         ("delivers-twice", Duplicated, "arrived again"),
         (
             "ignores-without-own",
@@ -219,6 +219,22 @@ fn wrong_backends_are_found() {
             "overflow-counts-one",
             UnreportedLost,
             "[gap: 1 messages missed (after a full queue)]",
+        ),
+        ("a-call-goes-one-by-one", Reordered, "arrived after number"),
+        (
+            "a-call-is-started-by-a-task",
+            Reordered,
+            "arrived after number",
+        ),
+        (
+            "a-call-in-an-outage-is-sent-after-it",
+            Unexpected,
+            "was reported as not sent, and was delivered",
+        ),
+        (
+            "what-is-cut-of-a-call-is-told-as-not-sent",
+            Unexpected,
+            "as missed in outages, and at most",
         ),
     ];
     let mut alive = Vec::new();

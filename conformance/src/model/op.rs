@@ -102,6 +102,19 @@ pub enum Op {
         /// How often it is polled.
         polls: u8,
     },
+    /// Publishes messages in one call, among others that are published one by one.
+    Together {
+        /// The publisher.
+        node: usize,
+        /// The channel.
+        topic: Topic,
+        /// How many others are begun before it, and again after it.
+        others: u8,
+        /// How many messages the call has.
+        count: u8,
+        /// The call is dropped after so many polls.
+        cancel: Option<u8>,
+    },
     /// Makes faults, one after the other, while every node publishes.
     Break {
         /// The faults.
@@ -224,6 +237,16 @@ impl fmt::Debug for Op {
             } => write!(
                 f,
                 "Cancel {{ node: {node}, topic: {topic}, others: {others}, polls: {polls} }}"
+            ),
+            Self::Together {
+                node,
+                topic,
+                others,
+                count,
+                cancel,
+            } => write!(
+                f,
+                "Together {{ node: {node}, topic: {topic}, others: {others}, count: {count}, cancel: {cancel:?} }}"
             ),
             Self::Break { faults, noticed } => {
                 write!(f, "Break {{ faults: {faults:?}, noticed: {noticed} }}")

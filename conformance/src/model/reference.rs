@@ -127,7 +127,8 @@ impl State {
             Op::Close { node: at } | Op::Drop { node: at } => node(at),
             Op::Publish { node: at, .. }
             | Op::Burst { node: at, .. }
-            | Op::Cancel { node: at, .. } => node(at),
+            | Op::Cancel { node: at, .. }
+            | Op::Together { node: at, .. } => node(at),
             Op::Subscribe(new) => node(&new.node) && !subscription(&new.subscription),
             Op::Add {
                 subscription: at, ..
@@ -185,7 +186,8 @@ impl State {
             | Op::Publish { .. }
             | Op::Burst { .. }
             | Op::Storm { .. }
-            | Op::Cancel { .. } => {}
+            | Op::Cancel { .. }
+            | Op::Together { .. } => {}
         }
         self
     }
@@ -360,16 +362,24 @@ fn publish(nodes: Vec<usize>) -> BoxedStrategy<Op> {
     let node = select(nodes);
     let topic = || 0..TOPICS;
     let burst = (node.clone(), topics(), 2u8..40);
-    let cancel = (node.clone(), topic(), 0u8..4, 0u8..5);
+    let cancelled = (node.clone(), topic(), 0u8..4, 0u8..5);
+    let together = (node.clone(), topic(), 0u8..4, 0u8..100, cancel());
     prop_oneof![
         3 => (node, topic()).prop_map(|(node, topic)| Op::Publish { node, topic }),
         3 => burst.prop_map(|(node, topics, count)| Op::Burst { node, topics, count }),
         2 => (1u8..20).prop_map(|count| Op::Storm { count }),
-        2 => cancel.prop_map(|(node, topic, others, polls)| Op::Cancel {
+        2 => cancelled.prop_map(|(node, topic, others, polls)| Op::Cancel {
             node,
             topic,
             others,
             polls
+        }),
+        2 => together.prop_map(|(node, topic, others, count, cancel)| Op::Together {
+            node,
+            topic,
+            others,
+            count,
+            cancel
         }),
     ]
     .boxed()

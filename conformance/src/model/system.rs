@@ -164,6 +164,15 @@ impl System {
                 others,
                 polls,
             } => self.cancel(*node, *topic, *others, *polls).await,
+            Op::Together {
+                node,
+                topic,
+                others,
+                count,
+                cancel,
+            } => {
+                self.together(*node, *topic, *others, *count, *cancel).await;
+            }
             Op::Break { faults, noticed } => {
                 let traffic = self.traffic(5, 300);
                 for fault in faults {

@@ -1,14 +1,12 @@
 //! Wrong at L5 and L8: gaps, and what they count.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use backplane_core::{Capabilities, Delivery, Gap, NodeId, OutageAccount};
 
 use super::harness::{Trouble, Wrong};
-use super::loss::generation;
 use super::node::{Inner, NodeTwist, Tap};
 use super::pump::{OnGap, Out, Parts, Pump};
 use super::{Mutant, mutant};
@@ -51,7 +49,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "L5",
         "expected a gap, got message",
         "one of several subscriptions of a node hears of the outage (channels_redis #256)",
-        || Wrong::new().nodes(|_| OneIsTold(Arc::default())),
+        || Wrong::new().nodes(|_| OneIsTold::default()),
     ),
     mutant!(
         "claims-to-know-all",
@@ -114,17 +112,16 @@ impl NodeTwist for FirstGapOnly {
     }
 }
 
-/// The generation whose outage was told.
-struct OneIsTold(Arc<AtomicU64>);
+/// How many subscriptions there were. The first is told.
+#[derive(Default)]
+struct OneIsTold(AtomicU64);
 
 #[async_trait]
 impl NodeTwist for OneIsTold {
-    fn parts(&self, _node: &Inner, tap: &Tap) -> Option<Parts> {
-        let (told, watch) = (Arc::clone(&self.0), tap.watch.clone());
-        // The gap comes just before `Connected` is announced: the generation is the one before, or this one.
+    fn parts(&self, _node: &Inner, _tap: &Tap) -> Option<Parts> {
+        let is_first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
         Some(Parts::pump(OnGap(move |gap, out: &Out| {
-            let generation = generation(&watch.current()).max(1);
-            if told.fetch_max(generation, Ordering::Relaxed) < generation {
+            if is_first {
                 out.gap(gap);
             }
         })))

@@ -140,6 +140,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         || Wrong::new().nodes(|_| Retold(unknown_is_not_sent)),
     ),
     mutant!(
+        "a-call-that-breaks-is-unknown-as-a-whole",
+        "O5",
+        "were accepted before the connection broke, and message 0 is told Err(Unknown",
+        "a call has one outcome when its connection breaks, also of what was accepted before",
+        || Wrong::new().nodes(|_| Retold(all_unknown)),
+    ),
+    mutant!(
         "what-is-cut-of-a-call-is-sent-again",
         "O5",
         "arrived twice",
@@ -348,6 +355,17 @@ fn closed_is_success(_: usize, failures: Failures, _: &Channel) -> Failures {
 fn unknown_is_not_sent(_: usize, failures: Failures, channel: &Channel) -> Failures {
     let not_sent = || PublishError::not_sent(channel, NotSent::Unavailable, None);
     made_of(failures, is_unknown, || Some(not_sent()))
+}
+
+fn all_unknown(total: usize, failures: Failures, channel: &Channel) -> Failures {
+    let broke = failures.iter().any(|(_, error)| is_unknown(error.kind()));
+    match broke {
+        true => vec![(
+            0..total,
+            PublishError::unknown(channel, Unknown::ConnectionLost, None),
+        )],
+        false => failures,
+    }
 }
 
 fn unavailable_is_unknown(_: usize, failures: Failures, channel: &Channel) -> Failures {

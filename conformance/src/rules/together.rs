@@ -75,6 +75,9 @@ async fn o5(trial: Trial) -> Outcome {
         cut(&trial, &a, &b).await?;
     }
     if trial.can(Fault::Isolate(a.node_id())) {
+        if trial.can(Fault::Delay) {
+            broken_in_the_middle(&trial, &a, &b).await?;
+        }
         broken_in_a_storm(&trial, &a, &b).await?;
     }
     after_close(&trial).await
@@ -426,6 +429,44 @@ async fn cut(trial: &Trial, a: &Node, b: &Node) -> Outcome {
         truly(trial, [a, b], &news, &mut reader, told).await?;
     }
     Ok(())
+}
+
+/// On a slow way, the publisher is cut off when the broker has accepted the first part of a call, and not yet the last:
+/// what was accepted stays so.
+async fn broken_in_the_middle(trial: &Trial, a: &Node, b: &Node) -> Outcome {
+    let news = channel("middle")?;
+    let mut reader = trial.subscribe(b, [&news]).await?;
+    let texts: Vec<_> = (0..100 * FRAME).map(|i| format!("middle {i}")).collect();
+    let before = a.stats().published;
+    let accepted = || usize::try_from(a.stats().published - before).unwrap_or(usize::MAX);
+    trial.inject(Fault::Delay).await?;
+    let call = a.publish_many(&news, texts.iter().cloned().map(Bytes::from).collect());
+    let cut = async {
+        trial
+            .until("the first part of a call accepted", || async {
+                let now = accepted();
+                Ok((now < FRAME).then(|| now.to_string()))
+            })
+            .await?;
+        let accepted = accepted();
+        trial.inject(Fault::Isolate(a.node_id())).await?;
+        trial.all_down(&[a]).await?;
+        Ok(accepted)
+    };
+    let both = async { tokio::join!(call, cut) };
+    let (result, accepted) = trial.in_time(ENDS, both).await?;
+    let accepted = accepted?;
+    trial.heal().await?;
+    trial.all_up(&[a, b]).await?;
+    let kinds = told(result, texts.len())?;
+    if let Some(at) = kinds.iter().take(accepted).position(Result::is_err) {
+        return broken(format!(
+            "of a call, {accepted} messages were accepted before the connection broke, and message {at} is told {:?}",
+            kinds[at]
+        ));
+    }
+    let told = texts.into_iter().zip(kinds).collect();
+    truly(trial, [a, b], &news, &mut reader, told).await
 }
 
 /// The publisher is cut off while one call follows the other.

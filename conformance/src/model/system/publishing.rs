@@ -22,6 +22,9 @@ use crate::model::op::{TOPICS, Topics};
 /// The pause between two messages of [`Traffic`], so that it lasts as long as what happens meanwhile.
 const PACE: Duration = Duration::from_millis(1);
 
+/// How likely it is that a call of [`Traffic`] publishes many.
+const TOGETHER: f64 = 0.1;
+
 /// What publishing takes.
 #[derive(Clone, Debug)]
 pub(super) struct Publisher {
@@ -32,10 +35,17 @@ pub(super) struct Publisher {
     within: Duration,
 }
 
-type Publishing = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send>>;
+/// What became of each message of a call.
+type Publishing = Pin<Box<dyn Future<Output = Vec<Fate>> + Send>>;
 
-/// Publishes that were begun in order and are polled together.
-struct Batch(Vec<(MessageId, Option<Publishing>)>);
+/// A call that was begun, while it has not returned, and its messages.
+struct Begun {
+    messages: Vec<MessageId>,
+    call: Option<Publishing>,
+}
+
+/// Calls that were begun in order and are polled together.
+struct Batch(Vec<Begun>);
 
 impl Publisher {
     pub(super) fn of(system: &System, node: &Node) -> Self {
@@ -64,14 +74,69 @@ impl Publisher {
         (fate == Fate::Accepted).then_some(id)
     }
 
-    fn begin(&self, topic: Topic) -> (MessageId, Option<Publishing>) {
+    /// Publishes messages in one call.
+    async fn publish_many(&self, topic: Topic, count: usize) {
+        self.finish(Batch(vec![self.begin_many(topic, count)]))
+            .await;
+    }
+
+    fn begin(&self, topic: Topic) -> Begun {
         let id = lock(&self.ledger).attempt(self.id, topic);
         let (backplane, names) = (Arc::clone(&self.backplane), Arc::clone(&self.names));
         let call = async move {
             let payload = Bytes::from(id.to_payload());
-            backplane.publish(names.channel(topic), payload).await
+            vec![fate(
+                &backplane.publish(names.channel(topic), payload).await,
+            )]
         };
-        (id, Some(Box::pin(call)))
+        Begun {
+            messages: vec![id],
+            call: Some(Box::pin(call)),
+        }
+    }
+
+    fn begin_many(&self, topic: Topic, count: usize) -> Begun {
+        let messages: Vec<MessageId> = {
+            let mut ledger = lock(&self.ledger);
+            (0..count).map(|_| ledger.attempt(self.id, topic)).collect()
+        };
+        let payloads = messages.iter().map(|id| Bytes::from(id.to_payload()));
+        let payloads: Vec<_> = payloads.collect();
+        let (backplane, names) = (Arc::clone(&self.backplane), Arc::clone(&self.names));
+        let call = async move {
+            let told = backplane.publish_many(names.channel(topic), payloads).await;
+            let error = told.err();
+            let of = |at| error.as_ref().and_then(|error| error.of_message(at));
+            (0..count)
+                .map(|at| of(at).map_or(Fate::Accepted, failed))
+                .collect()
+        };
+        Begun {
+            messages,
+            call: Some(Box::pin(call)),
+        }
+    }
+
+    /// Begins a call between others, which is dropped after so many polls.
+    async fn among(
+        &self,
+        topic: Topic,
+        others: u8,
+        call: impl FnOnce() -> Begun,
+        cancel: Option<u8>,
+    ) {
+        let others = usize::from(others);
+        let mut batch = Batch((0..others).map(|_| self.begin(topic)).collect());
+        batch.0.push(call());
+        batch.0.extend((0..others).map(|_| self.begin(topic)));
+        if let Some(polls) = cancel {
+            for _ in 0..polls {
+                poll_fn(|cx| Poll::Ready(batch.poll(cx, &self.ledger))).await;
+                tokio::task::yield_now().await;
+            }
+            batch.0[others].cancel(&self.ledger);
+        }
+        self.finish(batch).await;
     }
 
     /// Polls a batch until everything in it has returned.
@@ -95,15 +160,12 @@ impl Batch {
     /// Polls in order what has not returned; returns whether everything has.
     fn poll(&mut self, cx: &mut Context<'_>, ledger: &SharedLedger) -> bool {
         let mut done = true;
-        for (id, call) in &mut self.0 {
-            let Some(polled) = call.as_mut().map(|call| call.as_mut().poll(cx)) else {
+        for begun in &mut self.0 {
+            let Some(polled) = begun.call.as_mut().map(|call| call.as_mut().poll(cx)) else {
                 continue;
             };
             match polled {
-                Poll::Ready(outcome) => {
-                    *call = None;
-                    lock(ledger).settle(*id, fate(&outcome));
-                }
+                Poll::Ready(fates) => begun.settle(ledger, fates),
                 Poll::Pending => done = false,
             }
         }
@@ -111,13 +173,31 @@ impl Batch {
     }
 }
 
+impl Begun {
+    fn settle(&mut self, ledger: &SharedLedger, fates: impl IntoIterator<Item = Fate>) {
+        self.call = None;
+        let mut ledger = lock(ledger);
+        for (id, fate) in self.messages.iter().zip(fates) {
+            ledger.settle(*id, fate);
+        }
+    }
+
+    /// Gives the call up if it has not returned.
+    fn cancel(&mut self, ledger: &SharedLedger) {
+        if self.call.is_some() {
+            self.settle(ledger, std::iter::repeat(Fate::Unknown));
+        }
+    }
+}
+
 fn fate(outcome: &Result<(), PublishError>) -> Fate {
-    match outcome {
-        Ok(()) => Fate::Accepted,
-        Err(error) => match error.kind() {
-            PublishErrorKind::NotSent(_) => Fate::NotSent,
-            PublishErrorKind::Unknown(_) => Fate::Unknown,
-        },
+    outcome.as_ref().err().map_or(Fate::Accepted, failed)
+}
+
+fn failed(error: &PublishError) -> Fate {
+    match error.kind() {
+        PublishErrorKind::NotSent(_) => Fate::NotSent,
+        PublishErrorKind::Unknown(_) => Fate::Unknown,
     }
 }
 
@@ -143,18 +223,24 @@ impl System {
             return;
         };
         let publisher = Publisher::of(self, node);
-        let others = usize::from(others);
-        let all = (0..=2 * others).map(|_| publisher.begin(topic));
-        let mut batch = Batch(all.collect());
-        for _ in 0..polls {
-            poll_fn(|cx| Poll::Ready(batch.poll(cx, &self.ledger))).await;
-            tokio::task::yield_now().await;
-        }
-        let (id, call) = &mut batch.0[others];
-        if call.take().is_some() {
-            self.ledger().settle(*id, Fate::Unknown);
-        }
-        publisher.finish(batch).await;
+        let call = || publisher.begin(topic);
+        publisher.among(topic, others, call, Some(polls)).await;
+    }
+
+    pub(super) async fn together(
+        &self,
+        at: usize,
+        topic: Topic,
+        others: u8,
+        count: u8,
+        cancel: Option<u8>,
+    ) {
+        let Some(node) = self.node(at) else {
+            return;
+        };
+        let publisher = Publisher::of(self, node);
+        let call = || publisher.begin_many(topic, count.into());
+        publisher.among(topic, others, call, cancel).await;
     }
 }
 
@@ -183,7 +269,12 @@ impl Traffic {
                     if count >= least && over.load(Ordering::Relaxed) {
                         break;
                     }
-                    publisher.publish(rng.random_range(0..TOPICS)).await;
+                    let topic = rng.random_range(0..TOPICS);
+                    if rng.random_bool(TOGETHER) {
+                        publisher.publish_many(topic, rng.random_range(1..30)).await;
+                    } else {
+                        publisher.publish(topic).await;
+                    }
                     if least < most {
                         sleep(PACE).await;
                     }

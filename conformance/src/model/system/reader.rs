@@ -14,6 +14,9 @@ use tokio::time::timeout;
 use super::{Names, SharedLedger, lock};
 use crate::model::ledger::{Arrival, Item, MessageId, PublisherId, StreamId, Tick};
 
+/// How many deliveries are taken at once where some are.
+const AT_ONCE: usize = 7;
+
 type Shared = Arc<Mutex<Option<Subscription>>>;
 
 /// A subscription and the task that reads it. Dropping it drops the subscription.
@@ -122,27 +125,43 @@ impl Reading {
         }
     }
 
-    /// Takes the next delivery and records it, in one step; returns whether another one can follow.
+    /// Takes what comes next and records it, in one step; returns whether more can follow. Every other subscription is
+    /// read by the delivery, the others take some at once.
     fn take(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut subscription = lock(&self.subscription);
         let Some(subscription) = subscription.as_mut() else {
             return Poll::Ready(false);
         };
         let looked = lock(&self.ledger).tick();
-        let item = match subscription.poll_recv(cx) {
-            Poll::Pending => {
-                self.idle.store(looked, Ordering::Release);
-                return Poll::Pending;
-            }
-            Poll::Ready(None) => return Poll::Ready(false),
-            Poll::Ready(Some(Delivery::Gap(gap))) => Item::Gap(gap),
-            Poll::Ready(Some(Delivery::Message(message))) => Item::Message(Arrival {
+        let mut taken = Vec::new();
+        let polled = match self.stream.0 % 2 {
+            0 => subscription
+                .poll_recv(cx)
+                .map(|delivery| taken.extend(delivery)),
+            _ => subscription
+                .poll_recv_many(cx, &mut taken, AT_ONCE)
+                .map(drop),
+        };
+        if polled.is_pending() {
+            self.idle.store(looked, Ordering::Release);
+            return Poll::Pending;
+        }
+        let more = !taken.is_empty();
+        let mut ledger = lock(&self.ledger);
+        for delivery in taken {
+            ledger.received(self.stream, looked, self.item(delivery));
+        }
+        Poll::Ready(more)
+    }
+
+    fn item(&self, delivery: Delivery) -> Item {
+        match delivery {
+            Delivery::Gap(gap) => Item::Gap(gap),
+            Delivery::Message(message) => Item::Message(Arrival {
                 id: MessageId::from_payload(message.payload()),
                 sender: message.publisher(),
                 topic: self.names.topic(message.channel()),
             }),
-        };
-        lock(&self.ledger).received(self.stream, looked, item);
-        Poll::Ready(true)
+        }
     }
 }
