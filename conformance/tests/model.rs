@@ -220,7 +220,6 @@ fn wrong_backends_are_found() {
             UnreportedLost,
             "[gap: 1 messages missed (after a full queue)]",
         ),
-        ("a-call-goes-one-by-one", Reordered, "arrived after number"),
         (
             "a-call-is-started-by-a-task",
             Reordered,

@@ -345,6 +345,10 @@ impl System {
             .map(|node| (Arc::clone(&node.backplane), node.generation().least))
             .filter(|(backplane, _)| backplane.state().is_connected())
             .collect();
+        if what.needs_a_way() && self.is_silent() {
+            // It may take the place of the other, on the same way.
+            self.noticed().await;
+        }
         if !fault.kind.is_momentary() {
             self.faults.push(fault.kind);
         }
@@ -376,6 +380,11 @@ impl System {
         }
     }
 
+    /// Whether a fault may be in force that must not end before it was noticed.
+    fn is_silent(&self) -> bool {
+        self.faults.iter().any(|kind| kind.must_be_noticed())
+    }
+
     /// Waits until no node is attached that a fault has reached which must not end unnoticed. Also those that were about
     /// to attach when it was made.
     async fn noticed(&self) {
@@ -391,7 +400,7 @@ impl System {
 
     /// Ends every fault.
     async fn heal(&mut self) -> Result<(), String> {
-        if self.faults.iter().any(|kind| kind.must_be_noticed()) {
+        if self.is_silent() {
             self.noticed().await;
         }
         self.faults.clear();
