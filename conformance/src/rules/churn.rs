@@ -23,6 +23,9 @@ const TASKS: usize = 8;
 /// How many changes a round has, over all tasks, and in each part of a round with an outage.
 const CHANGES: usize = 1200;
 
+/// How many it has where each takes its time.
+const SLOW_CHANGES: usize = 400;
+
 /// How many subscriptions a task has at most.
 const OWN: usize = 4;
 
@@ -34,12 +37,30 @@ pub(super) async fn s4(trial: Trial) -> Outcome {
     let breakable = trial.can(Fault::Kill) || trial.can(Fault::Isolate(NodeId::from_u64(0)));
     let [a, b] = trial.nodes().await?;
     for number in 0..3 {
-        Round::new(&trial, &a, &b, number, false)?.run().await?;
+        let calm = Round::new(&trial, &a, &b, number, Meanwhile::Nothing)?;
+        calm.run().await?;
     }
     if breakable {
-        Round::new(&trial, &a, &b, 3, true)?.run().await?;
+        let broken = Round::new(&trial, &a, &b, 3, Meanwhile::Outage)?;
+        broken.run().await?;
+    }
+    let trial = trial.with_reachable_nodes();
+    if trial.can(Fault::Delay) {
+        let [a, b] = trial.nodes().await?;
+        let slow = Round::new(&trial, &a, &b, 4, Meanwhile::Delay)?;
+        slow.run().await?;
     }
     Ok(())
+}
+
+/// What happens during the changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// The broker goes away, and comes back.
+    Outage,
+    /// The way is slow, so that many changes are on it at once.
+    Delay,
 }
 
 /// One round, in channels of its own.
@@ -48,8 +69,7 @@ struct Round<'a> {
     publisher: &'a Node,
     node: &'a Node,
     number: u64,
-    /// Whether the broker goes away in its midst.
-    outage: bool,
+    meanwhile: Meanwhile,
     rooms: Vec<Channel>,
     /// Every subscription holds it all the time.
     always: Channel,
@@ -67,7 +87,7 @@ impl<'a> Round<'a> {
         publisher: &'a Node,
         node: &'a Node,
         number: u64,
-        outage: bool,
+        meanwhile: Meanwhile,
     ) -> Outcome<Self> {
         let room = |i| channel(format!("round {number}, room {i}"));
         Ok(Self {
@@ -75,7 +95,7 @@ impl<'a> Round<'a> {
             publisher,
             node,
             number,
-            outage,
+            meanwhile,
             rooms: (0..ROOMS).map(room).collect::<Outcome<_>>()?,
             always: channel(format!("round {number}"))?,
         })
@@ -119,20 +139,28 @@ impl<'a> Round<'a> {
                 shared: shared.subscription.handle(),
                 rooms: self.rooms.clone(),
                 always: self.always.clone(),
-                outage: self.outage,
+                outage: self.meanwhile == Meanwhile::Outage,
                 random: StdRng::seed_from_u64(seed),
                 held: Vec::new(),
             };
             tasks.spawn(changer.run(Arc::clone(&stop), Arc::clone(&changes)));
         }
-        self.after(&mut tasks, &changes, CHANGES).await?;
-        if self.outage {
-            self.trial.outage().await?;
-            self.trial.all_down(&[self.publisher, self.node]).await?;
-            self.after(&mut tasks, &changes, CHANGES).await?;
-            self.trial.heal().await?;
-            self.trial.all_up(&[self.publisher, self.node]).await?;
-            self.after(&mut tasks, &changes, CHANGES).await?;
+        match self.meanwhile {
+            Meanwhile::Nothing => self.after(&mut tasks, &changes, CHANGES).await?,
+            Meanwhile::Outage => {
+                self.after(&mut tasks, &changes, CHANGES).await?;
+                self.trial.outage().await?;
+                self.trial.all_down(&[self.publisher, self.node]).await?;
+                self.after(&mut tasks, &changes, CHANGES).await?;
+                self.trial.heal().await?;
+                self.trial.all_up(&[self.publisher, self.node]).await?;
+                self.after(&mut tasks, &changes, CHANGES).await?;
+            }
+            Meanwhile::Delay => {
+                self.trial.inject(Fault::Delay).await?;
+                self.after(&mut tasks, &changes, SLOW_CHANGES).await?;
+                self.trial.heal().await?;
+            }
         }
         stop.store(true, Ordering::Relaxed);
         let mut held = Vec::new();
