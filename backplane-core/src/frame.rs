@@ -139,6 +139,15 @@ impl Frame {
         })
     }
 
+    /// Its payload, if it holds a single message.
+    pub(crate) fn only(&self) -> Option<Bytes> {
+        match &self.payloads {
+            Payloads::One(payload) => Some(payload.clone()),
+            _ if self.len() == 1 => self.payloads().next(),
+            _ => None,
+        }
+    }
+
     /// How many bytes [`Frame::encode`] returns.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
