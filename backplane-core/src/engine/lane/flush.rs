@@ -1,6 +1,9 @@
 //! Sending one frame.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -124,12 +127,16 @@ async fn hand_over<L: Link>(
     let mut begin = Instant::now();
     let mut publish = attached.link.publish(name, frame);
     {
-        let wait = core.patience.wait();
-        tokio::select! {
-            biased;
-            sent = &mut publish => return sent.map_err(|error| failure(core, error)),
-            () = attached.fate.ended() => return Err(lost()),
-            () = wait.tick() => {}
+        let _wait = core.patience.wait();
+        let mut sign = pin!(attached.fate.sign());
+        let sent = poll_fn(|cx| match publish.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Some(sent)),
+            Poll::Pending if sign.as_mut().poll(cx).is_ready() => Poll::Ready(None),
+            Poll::Pending if attached.fate.is_ended() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(sent) = sent.await {
+            return sent.map_err(|error| failure(core, error));
         }
     }
     loop {
