@@ -25,6 +25,7 @@ use crate::state::DisconnectKind;
 
 pub use crate::frame::{Frame, FrameError};
 pub use crate::name::BrokerChannel;
+pub use crate::queue::Wakes;
 
 /// Opens connections to one broker.
 #[async_trait]
@@ -68,7 +69,10 @@ pub trait Link: Debug + Send + Sync + 'static {
     -> Result<(), LinkPublishError>;
 
     /// Does what [`publish`](Self::publish) does, for a link that need not wait for anything at this moment; `None`
-    /// when it would, and nothing was done. Saves the price of a future. Never blocks. By default always `None`.
+    /// when it would, and nothing was done. Saves the price of a future. By default always `None`.
+    ///
+    /// Never blocks, and wakes nobody: the engine holds locks. Readers of what it delivers
+    /// [by itself](Inbound::deliver_then) are left to `wakes`.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -76,8 +80,9 @@ pub trait Link: Debug + Send + Sync + 'static {
         &self,
         channel: &BrokerChannel,
         frame: &Frame,
+        wakes: &mut Wakes,
     ) -> Option<Result<(), LinkPublishError>> {
-        let _ = (channel, frame);
+        let _ = (channel, frame, wakes);
         None
     }
 
@@ -137,7 +142,13 @@ impl Inbound {
 
     /// Takes in a frame, for a driver that does not need to encode it. Never blocks.
     pub fn deliver(&self, channel: &[u8], frame: &Frame) {
-        self.router.deliver(self.fate.id(), channel, frame);
+        let mut wakes = Wakes::default();
+        self.deliver_then(channel, frame, &mut wakes);
+    }
+
+    /// Likewise, and leaves it to the caller to wake the readers, for a driver that holds locks meanwhile.
+    pub fn deliver_then(&self, channel: &[u8], frame: &Frame, wakes: &mut Wakes) {
+        self.router.deliver(self.fate.id(), channel, frame, wakes);
     }
 
     /// Says that the connection broke; the first word counts.

@@ -16,7 +16,9 @@
 //! how many messages it missed; one that sees a number again knows the message. The first frame of a
 //! numbering has the start flag: nothing came before it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::io::{self, Write};
+
+use bytes::Bytes;
 
 use crate::name::NodeId;
 
@@ -139,6 +141,15 @@ impl Frame {
         })
     }
 
+    /// Its payload, if it holds a single message.
+    pub(crate) fn only(&self) -> Option<Bytes> {
+        match &self.payloads {
+            Payloads::One(payload) => Some(payload.clone()),
+            _ if self.len() == 1 => self.payloads().next(),
+            _ => None,
+        }
+    }
+
     /// How many bytes [`Frame::encode`] returns.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
@@ -153,18 +164,30 @@ impl Frame {
     /// The frame as the bytes of one broker message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.encoded_len());
-        out.put_slice(&MAGIC);
-        out.put_u8(VERSION);
-        out.put_u64_le(self.publisher.as_u64());
-        out.put_u8(if self.start { FLAG_START } else { 0 });
-        out.put_u64_le(self.sequence);
+        let mut out = Vec::with_capacity(self.encoded_len());
+        // A vector takes everything.
+        let _ = self.write_to(&mut out);
+        out.into()
+    }
+
+    /// Writes what [`encode`](Self::encode) returns to where the broker's client collects its request, which saves a
+    /// copy.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut header = [0; HEADER_LEN];
+        header[..2].copy_from_slice(&MAGIC);
+        header[2] = VERSION;
+        header[3..COMMON_LEN].copy_from_slice(&self.publisher.as_u64().to_le_bytes());
+        header[COMMON_LEN] = if self.start { FLAG_START } else { 0 };
+        header[COMMON_LEN + 1..].copy_from_slice(&self.sequence.to_le_bytes());
+        out.write_all(&header)?;
         match &self.payloads {
-            Payloads::One(payload) => put_message(&mut out, payload),
-            Payloads::Many(payloads) => payloads.iter().for_each(|p| put_message(&mut out, p)),
-            Payloads::Encoded { body, .. } => out.put_slice(body),
+            Payloads::One(payload) => write_message(out, payload),
+            Payloads::Many(payloads) => payloads.iter().try_for_each(|p| write_message(out, p)),
+            Payloads::Encoded { body, .. } => out.write_all(body),
         }
-        out.freeze()
     }
 
     /// Reads a frame. Allocates nothing: the payloads are slices of `bytes` (rule M1).
@@ -256,14 +279,18 @@ fn varint_len(len: usize) -> usize {
     }
 }
 
-fn put_message(out: &mut BytesMut, payload: &Bytes) {
+fn write_message(out: &mut impl Write, payload: &Bytes) -> io::Result<()> {
+    let mut prefix = [0; 10];
     let mut len = payload.len();
+    let mut at = 0;
     while len > 0x7f {
-        out.put_u8((len & 0x7f) as u8 | 0x80);
+        prefix[at] = (len & 0x7f) as u8 | 0x80;
         len >>= 7;
+        at += 1;
     }
-    out.put_u8(len as u8);
-    out.put_slice(payload);
+    prefix[at] = len as u8;
+    out.write_all(&prefix[..=at])?;
+    out.write_all(payload)
 }
 
 fn read_u64(bytes: &[u8]) -> u64 {

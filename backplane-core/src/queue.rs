@@ -58,15 +58,15 @@ impl QueueWriter {
     /// After [`QueueWriter::close`] it does nothing. Messages that share a buffer belong into one call, as
     /// [`queue`] explains.
     pub fn push(&self, messages: impl IntoIterator<Item = Message>) -> Pushed {
-        let mut wake = Wake::default();
-        self.push_then(messages, &mut wake)
+        let mut wakes = Wakes::default();
+        self.push_then(messages, &mut wakes)
     }
 
     /// Likewise, and leaves it to the caller to wake the reader.
     pub(crate) fn push_then(
         &self,
         messages: impl IntoIterator<Item = Message>,
-        wake: &mut Wake,
+        wakes: &mut Wakes,
     ) -> Pushed {
         let mut pushed = Pushed::default();
         let mut state = self.0.lock();
@@ -91,24 +91,45 @@ impl QueueWriter {
             }
             pushed.new_gap = state.push_gap(Gap::overflow(pushed.overflowed), self.0.capacity);
         }
-        wake.add(state.reader.take());
+        wakes.add(state.reader.take());
         pushed
+    }
+
+    /// Likewise a single message, which shares its buffer with none that is pushed after it.
+    pub(crate) fn push_one_then(&self, message: Message, wakes: &mut Wakes) -> Pushed {
+        let mut state = self.0.lock();
+        if state.closed {
+            return Pushed::default();
+        }
+        let bytes = message.payload().len();
+        if !state.has_room(bytes, &self.0) {
+            drop(state);
+            return self.push_then([message], wakes);
+        }
+        state.bytes += bytes;
+        state.messages += 1;
+        state.items.push_back(Delivery::Message(message));
+        wakes.add(state.reader.take());
+        Pushed {
+            queued: 1,
+            ..Pushed::default()
+        }
     }
 
     /// Queues a gap. Returns whether it is a new one, and not merged into the last.
     pub fn push_gap(&self, gap: Gap) -> bool {
-        let mut wake = Wake::default();
-        self.push_gap_then(gap, &mut wake)
+        let mut wakes = Wakes::default();
+        self.push_gap_then(gap, &mut wakes)
     }
 
     /// Likewise, and leaves it to the caller to wake the reader.
-    pub(crate) fn push_gap_then(&self, gap: Gap, wake: &mut Wake) -> bool {
+    pub(crate) fn push_gap_then(&self, gap: Gap, wakes: &mut Wakes) -> bool {
         let mut state = self.0.lock();
         if state.closed {
             return false;
         }
         let new = state.push_gap(gap, self.0.capacity);
-        wake.add(state.reader.take());
+        wakes.add(state.reader.take());
         new
     }
 
@@ -129,15 +150,15 @@ impl QueueWriter {
 
     /// Ends the stream after what is queued (rule C1).
     pub fn close(&self) {
-        let mut wake = Wake::default();
-        self.close_then(&mut wake);
+        let mut wakes = Wakes::default();
+        self.close_then(&mut wakes);
     }
 
     /// Likewise, and leaves it to the caller to wake the reader.
-    pub(crate) fn close_then(&self, wake: &mut Wake) {
+    pub(crate) fn close_then(&self, wakes: &mut Wakes) {
         let mut state = self.0.lock();
         state.closed = true;
-        wake.add(state.reader.take());
+        wakes.add(state.reader.take());
     }
 }
 
@@ -164,7 +185,7 @@ impl QueueReader {
         limit: usize,
     ) -> Poll<usize> {
         let mut state = self.0.lock();
-        match state.pop_many(buffer, limit) {
+        match state.pop_many(buffer, limit, self.0.capacity) {
             0 if limit > 0 && !state.closed => {
                 state.wait(cx);
                 Poll::Pending
@@ -211,14 +232,16 @@ pub enum TryRecvError {
     Closed,
 }
 
-/// Readers to be woken, when no lock is held any longer: a waker may run code of anybody's.
+/// Readers to be woken, when no lock is held any longer: a waker may run code of anybody's. Wakes them when it is
+/// dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Wake {
+#[must_use = "dropped at once, it wakes at once"]
+pub struct Wakes {
     first: Option<Waker>,
     others: Vec<Waker>,
 }
 
-impl Wake {
+impl Wakes {
     fn add(&mut self, reader: Option<Waker>) {
         match reader {
             Some(reader) if self.first.is_none() => self.first = Some(reader),
@@ -228,10 +251,11 @@ impl Wake {
     }
 }
 
-impl Drop for Wake {
+impl Drop for Wakes {
     fn drop(&mut self) {
-        for reader in self.first.take().into_iter().chain(self.others.drain(..)) {
-            reader.wake();
+        if let Some(first) = self.first.take() {
+            first.wake();
+            self.others.drain(..).for_each(Waker::wake);
         }
     }
 }
@@ -314,8 +338,19 @@ impl State {
         Some(item)
     }
 
-    fn pop_many(&mut self, buffer: &mut Vec<Delivery>, limit: usize) -> usize {
+    fn pop_many(&mut self, buffer: &mut Vec<Delivery>, limit: usize, capacity: usize) -> usize {
         let taken = self.items.len().min(limit);
+        // All of them for an empty buffer: it and the queue change places, unless that would give the queue more room
+        // than it may ever need.
+        if taken == self.items.len() && buffer.is_empty() && buffer.capacity() <= capacity {
+            let empty = VecDeque::from(std::mem::take(buffer));
+            *buffer = std::mem::replace(&mut self.items, empty).into();
+            if self.messages > 0 {
+                self.overflowed = false;
+            }
+            (self.messages, self.bytes) = (0, 0);
+            return taken;
+        }
         let begin = buffer.len();
         buffer.extend(self.items.drain(..taken));
         for payload in buffer[begin..].iter().filter_map(payload) {

@@ -4,7 +4,9 @@ mod support;
 
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use backplane_core::{
@@ -16,6 +18,36 @@ use support::{Fake, OnPublish, channel, next, options, until};
 
 fn poll_once<T>(future: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_publish_that_waits_for_the_broker_is_woken_once() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let mut cx = Context::from_waker(&waker);
+    for _ in 0..2 {
+        fake.0.close_gate();
+        let before = count.0.load(Ordering::SeqCst);
+        let mut publish = node.publish(&news, "1".into());
+        assert!(publish.as_mut().poll(&mut cx).is_pending());
+        fake.0.open_gate();
+        assert_eq!(count.0.load(Ordering::SeqCst), before + 1);
+        assert!(publish.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(count.0.load(Ordering::SeqCst), before + 1);
+    }
 }
 
 #[tokio::test]
@@ -177,7 +209,7 @@ async fn a_caller_gets_the_outcome_of_its_own_message_however_late_it_asks() {
 #[tokio::test(start_paused = true)]
 async fn a_link_that_panics_leaves_outcomes_true_and_the_lane_alive() {
     let fake = Fake::new();
-    let node = std::sync::Arc::new(Node::connect(fake.clone(), options()).await.unwrap());
+    let node = Arc::new(Node::connect(fake.clone(), options()).await.unwrap());
     let news = channel("news");
     let mut subscription = node.subscribe(Subscribe::to([news.clone()])).await.unwrap();
     fake.0.close_gate();
@@ -185,7 +217,7 @@ async fn a_link_that_panics_leaves_outcomes_true_and_the_lane_alive() {
     let tasks: Vec<_> = ["alone", "together", "with another"]
         .into_iter()
         .map(|text| {
-            let (node, news) = (std::sync::Arc::clone(&node), news.clone());
+            let (node, news) = (Arc::clone(&node), news.clone());
             tokio::spawn(async move { node.publish(&news, text.into()).await })
         })
         .collect();
@@ -388,13 +420,13 @@ async fn a_task_that_only_publishes_does_not_starve_the_others() {
     let bus = backplane_memory::MemoryBus::new();
     let node = bus.connect(options()).await.unwrap();
     let news = channel("news");
-    let ran = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let other = std::sync::Arc::clone(&ran);
-    tokio::spawn(async move { other.store(true, std::sync::atomic::Ordering::Relaxed) });
+    let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let other = Arc::clone(&ran);
+    tokio::spawn(async move { other.store(true, Ordering::Relaxed) });
     for _ in 0..1000 {
         node.publish(&news, "hello".into()).await.unwrap();
     }
-    assert!(ran.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(ran.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

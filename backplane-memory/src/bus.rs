@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::Duration;
 
 use ahash::RandomState;
-use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind};
+use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkErrorKind, Wakes};
 use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOptions, Prefix};
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -390,29 +390,25 @@ impl MemoryBus {
         link: u64,
         channel: &BrokerChannel,
         frame: &Frame,
+        wakes: &mut Wakes,
     ) -> Option<Result<(), LinkError>> {
         if !self.0.lag.is_none() {
             return None;
         }
         let state = self.read();
-        if state.frozen || state.traps.are_armed() {
+        if state.frozen || state.traps.are_armed() || state.limits.may_break_off() {
             return None;
         }
         if !state.links.contains_key(&link) {
             return Some(Err(lost("the connection is broken")));
         }
-        let published = state.publish(channel, frame);
-        let overrun = state.limits.is_overrun();
-        drop(state);
-        if overrun {
-            self.break_off_overrun();
-        }
-        Some(published)
+        Some(state.publish(channel, frame, wakes))
     }
 
     /// Publishes at once, or, on a frozen bus, when it thaws.
     pub(crate) fn publish(&self, link: u64, channel: &BrokerChannel, frame: &Frame) -> Reply {
-        match self.publish_now(link, channel, frame) {
+        let mut wakes = Wakes::default();
+        match self.publish_now(link, channel, frame, &mut wakes) {
             Some(published) => Reply::Now(published),
             None => self.request(link, Request::Publish(channel.clone(), frame.clone())),
         }
@@ -482,7 +478,12 @@ impl MemoryBus {
 }
 
 impl State {
-    fn publish(&self, channel: &BrokerChannel, frame: &Frame) -> Result<(), LinkError> {
+    fn publish(
+        &self,
+        channel: &BrokerChannel,
+        frame: &Frame,
+        wakes: &mut Wakes,
+    ) -> Result<(), LinkError> {
         self.limits.take()?;
         self.published.fetch_add(1, Ordering::Relaxed);
         if self.muted {
@@ -492,7 +493,7 @@ impl State {
             for (link, inbound) in topic.members().iter() {
                 let waiting = || Arriving::Frame(channel.clone(), frame.clone());
                 if !self.limits.hold_back(*link, inbound, waiting) {
-                    inbound.deliver(channel.as_bytes(), frame);
+                    inbound.deliver_then(channel.as_bytes(), frame, wakes);
                 }
             }
         }
@@ -536,7 +537,10 @@ impl State {
 
     fn perform(&mut self, request: Request) -> Result<(), LinkError> {
         match request {
-            Request::Publish(channel, frame) => self.publish(&channel, &frame)?,
+            Request::Publish(channel, frame) => {
+                let mut wakes = Wakes::default();
+                self.publish(&channel, &frame, &mut wakes)?;
+            }
             Request::Ping(link) => drop(self.inbound(link)?),
             Request::Subscribe(link, channels) => {
                 let inbound = self.inbound(link)?;

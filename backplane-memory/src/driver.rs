@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use backplane_core::driver::{
-    BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError,
+    BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError, Wakes,
 };
 use backplane_core::{Capabilities, Order};
 
@@ -75,8 +75,9 @@ impl Link for MemoryLink {
         &self,
         channel: &BrokerChannel,
         frame: &Frame,
+        wakes: &mut Wakes,
     ) -> Option<Result<(), LinkPublishError>> {
-        let published = self.bus.publish_now(self.id, channel, frame)?;
+        let published = self.bus.publish_now(self.id, channel, frame, wakes)?;
         // The bus did not take it.
         Some(published.map_err(LinkPublishError::NotSent))
     }

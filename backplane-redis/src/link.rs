@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, Link, LinkError, LinkPublishError};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, PushInfo, PushKind, RedisError, Value};
+use redis::{Cmd, PushInfo, PushKind, RedisError, RedisWrite, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -94,13 +94,13 @@ impl Link for RedisLink {
         let mut connection = self
             .connection(Role::Publish)
             .map_err(LinkPublishError::NotSent)?;
-        let frame = frame.encode();
-        let mut command =
-            Cmd::with_capacity(3, "PUBLISH".len() + channel.as_bytes().len() + frame.len());
-        command
-            .arg("PUBLISH")
-            .arg(channel.as_bytes())
-            .arg(&frame[..]);
+        let mut command = Cmd::with_capacity(
+            3,
+            "PUBLISH".len() + channel.as_bytes().len() + frame.encoded_len(),
+        );
+        command.arg("PUBLISH").arg(channel.as_bytes());
+        // Into a command in memory: nothing can fail.
+        let _ = frame.write_to(&mut command.writer_for_next_arg());
         match request(&mut connection, &command).await {
             Ok(_) => Ok(()),
             Err(error) => Err(fault::on_publish(&self.endpoint, &error)),

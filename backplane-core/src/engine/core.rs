@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,8 @@ pub(crate) struct Core<L> {
     pub(crate) options: NodeOptions,
     pub(crate) router: Arc<Router>,
     pub(crate) limits: Limits,
-    pub(crate) lanes: Lanes,
+    /// Where the link that is in force is, too.
+    pub(crate) lanes: Lanes<L>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) state: Arc<StateCell>,
     /// Every task of the node.
@@ -35,7 +35,6 @@ pub(crate) struct Core<L> {
     pub(crate) patience: Patience,
     load: Arc<Load>,
     closed: AtomicBool,
-    attached: ArcSwapOption<Attached<L>>,
 }
 
 /// The link that is in force.
@@ -99,22 +98,16 @@ impl<L> Core<L> {
             patience: Patience::default(),
             load: Arc::default(),
             closed: AtomicBool::new(false),
-            attached: ArcSwapOption::empty(),
         }
     }
 
     /// The link that is in force now.
     pub(crate) fn attached(&self) -> Option<Arc<Attached<L>>> {
-        self.attached.load_full()
-    }
-
-    /// Likewise, for a look that takes no waiting.
-    pub(crate) fn attached_now(&self) -> Guard<Option<Arc<Attached<L>>>> {
-        self.attached.load()
+        self.lanes.attached()
     }
 
     pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
-        self.attached.store(attached);
+        self.lanes.attach(attached);
     }
 
     /// Why nothing is sent while no link is in force.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::driver::{LinkError, LinkErrorKind};
@@ -19,19 +21,25 @@ pub(crate) struct LinkFate {
     end: Arc<End>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct End {
     /// What `ended` says, for those who ask often.
     came: AtomicBool,
     reason: OnceLock<LinkError>,
+    /// Told of the end, and of time that has passed: who waits for both registers once.
+    signs: Arc<Notify>,
 }
 
 impl LinkFate {
-    pub(crate) fn new(id: LinkId) -> Self {
+    pub(crate) fn new(id: LinkId, signs: &Arc<Notify>) -> Self {
         Self {
             id,
             ended: CancellationToken::new(),
-            end: Arc::default(),
+            end: Arc::new(End {
+                came: AtomicBool::new(false),
+                reason: OnceLock::new(),
+                signs: Arc::clone(signs),
+            }),
         }
     }
 
@@ -49,6 +57,7 @@ impl LinkFate {
     pub(crate) fn end(&self) {
         self.end.came.store(true, Ordering::Release);
         self.ended.cancel();
+        self.end.signs.notify_waiters();
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -57,6 +66,12 @@ impl LinkFate {
 
     pub(crate) fn ended(&self) -> WaitForCancellationFuture<'_> {
         self.ended.cancelled()
+    }
+
+    /// Resolves when the link may have ended, or some time has passed. Who has polled it and then finds the link alive
+    /// hears of its end.
+    pub(crate) fn sign(&self) -> Notified<'_> {
+        self.end.signs.notified()
     }
 
     /// Why the link is dead.

@@ -144,9 +144,7 @@ impl<D: Driver> Node<D> {
             return Err(NotSent::Closed);
         }
         self.check_size(&payload)?;
-        let room = self.core.room(payload.len()).ok_or(NotSent::Overloaded)?;
-        let lane = self.core.lanes.get(self.core.router.prefix(), channel);
-        Ok(lane::enter(&self.core, &lane, Payloads::One(payload), room))
+        lane::enter(&self.core, channel, Payloads::One(payload), None)
     }
 
     fn check_size(&self, payload: &Bytes) -> Result<(), NotSent> {
@@ -167,7 +165,6 @@ impl<D: Driver> Node<D> {
             let all = 0..payloads.len();
             return VecDeque::from([(all, Err(NotSent::Closed))]);
         }
-        let lane = self.core.lanes.get(self.core.router.prefix(), channel);
         let mut parts = VecDeque::new();
         let mut payloads = payloads.into_iter();
         let mut at = 0;
@@ -194,8 +191,11 @@ impl<D: Driver> Node<D> {
             };
             let len = room.messages();
             let part = payloads.by_ref().take(len).collect();
-            let entered = lane::enter(&self.core, &lane, Payloads::Many(part), room);
-            parts.push_back((at..at + len, Ok(entered)));
+            let part = Payloads::Many(part);
+            parts.push_back((
+                at..at + len,
+                lane::enter(&self.core, channel, part, Some(room)),
+            ));
             at += len;
         }
         parts

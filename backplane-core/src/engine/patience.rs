@@ -4,11 +4,11 @@
 //! then has to be woken to hear of it. So a publish is only told when time has passed, and those that live to
 //! hear it, a few in an outage, start a timer of their own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
 use tokio::time::sleep;
 
 /// The publishes that wait for the broker.
@@ -18,13 +18,19 @@ pub(crate) struct Patience {
     /// Nobody has waited for a while, and the clock stands still.
     still: AtomicBool,
     start: Notify,
-    tick: Notify,
+    signs: Arc<Notify>,
 }
 
 /// One that waits, as long as this lives.
+#[must_use = "who does not wait has no clock"]
 pub(crate) struct Wait<'a>(&'a Patience);
 
 impl Patience {
+    /// Where those that wait hear that time has passed, at the latest after the period; and of other things.
+    pub(crate) const fn signs(&self) -> &Arc<Notify> {
+        &self.signs
+    }
+
     /// Somebody waits from now on.
     pub(crate) fn wait(&self) -> Wait<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -51,16 +57,9 @@ impl Patience {
                     0 => idle + 1,
                     _ => 0,
                 };
-                self.tick.notify_waiters();
+                self.signs.notify_waiters();
             }
         }
-    }
-}
-
-impl<'a> Wait<'a> {
-    /// Resolves when some time has passed, at most the period.
-    pub(crate) fn tick(&self) -> Notified<'a> {
-        self.0.tick.notified()
     }
 }
 
@@ -72,8 +71,6 @@ impl Drop for Wait<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::{Instant, timeout};
 
     use super::*;
@@ -88,14 +85,14 @@ mod tests {
         for _ in 0..3 {
             let begin = Instant::now();
             let wait = patience.wait();
-            wait.tick().await;
+            patience.signs.notified().await;
             assert!(begin.elapsed() <= PERIOD, "{:?}", begin.elapsed());
             drop(wait);
             while !patience.still.load(Ordering::SeqCst) {
                 assert!(begin.elapsed() <= 5 * PERIOD);
                 sleep(PERIOD / 10).await;
             }
-            let ticks = patience.tick.notified();
+            let ticks = patience.signs.notified();
             assert!(timeout(10 * PERIOD, ticks).await.is_err());
         }
         clock.abort();

@@ -125,7 +125,7 @@ impl<D: Driver> Supervisor<D> {
 
     async fn open(&mut self) -> Result<(), LinkError> {
         self.links += 1;
-        let fate = LinkFate::new(LinkId(self.links));
+        let fate = LinkFate::new(LinkId(self.links), self.core.patience.signs());
         let inbound = Inbound::new(Arc::clone(&self.core.router), fate.clone());
         let within = self.core.options.connect_timeout;
         let link = bounded(within, "connection", self.driver.connect(inbound)).await?;

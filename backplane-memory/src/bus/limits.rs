@@ -145,6 +145,11 @@ impl MemoryBus {
 }
 
 impl Limits {
+    /// Whether a publish can lead to connections being broken off.
+    pub(super) fn may_break_off(&self) -> bool {
+        !self.stalled.is_empty() || self.is_overrun()
+    }
+
     /// Whether connections are to be broken off.
     pub(super) fn is_overrun(&self) -> bool {
         self.overrun.load(Ordering::Relaxed)

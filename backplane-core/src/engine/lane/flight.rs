@@ -32,6 +32,10 @@ pub(crate) struct Flight<L: Link> {
     step: Step,
 }
 
+/// Both ends of the way that an outcome takes from a task. In this order: the end that is told of it goes first, or it
+/// would be told that the other one has gone, and the caller be polled once more for each message.
+struct Told(oneshot::Receiver<Outcome>, oneshot::Sender<Outcome>);
+
 enum Step {
     /// The flush is in the caller's hands.
     Mine(Flush),
@@ -72,10 +76,10 @@ impl<L: Link> Future for Flight<L> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
-        let (mut flush, mut told) = match std::mem::replace(&mut this.step, Step::Polling) {
+        let (mut flush, told) = match std::mem::replace(&mut this.step, Step::Polling) {
             Step::Mine(flush) => (flush, None),
             Step::Parked(mut outcome) => match this.lane.unpark(this.turn) {
-                Some(parked) => (parked.flush, Some((parked.outcome, outcome))),
+                Some(parked) => (parked.flush, Some(Told(outcome, parked.outcome))),
                 None => {
                     let polled = Pin::new(&mut outcome).poll(cx);
                     this.step = Step::Parked(outcome);
@@ -93,7 +97,10 @@ impl<L: Link> Future for Flight<L> {
             go_on(&this.core, &this.lane);
             return Poll::Ready(outcome);
         }
-        let (outcome, mut told) = told.take().unwrap_or_else(oneshot::channel);
+        let Told(mut told, outcome) = told.unwrap_or_else(|| {
+            let (outcome, told) = oneshot::channel();
+            Told(told, outcome)
+        });
         let parked = Parked {
             turn: this.turn,
             flush,

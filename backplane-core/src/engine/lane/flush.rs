@@ -1,14 +1,18 @@
 //! Sending one frame.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Lane, next_turn};
+use super::{Lane, Queue};
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
 use crate::engine::core::{Attached, Core};
 use crate::engine::outcome::{Failure, Outcome};
 use crate::error::{NotSent, Unknown};
+use crate::queue::Wakes;
 
 /// What became of a frame.
 pub(super) struct Sent {
@@ -26,7 +30,10 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) ->
     };
     let (outcome, has_waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
-            match attached.link.publish_now(&lane.name, frame) {
+            let mut wakes = Wakes::default();
+            let sent = attached.link.publish_now(&lane.name, frame, &mut wakes);
+            drop(wakes);
+            match sent {
                 Some(sent) => (sent.map_err(|error| failure(core, error)), false),
                 None => (hand_over(core, &attached, &lane.name, frame).await, true),
             }
@@ -40,28 +47,31 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) ->
     }
 }
 
-/// Sends a frame likewise, if that takes no waiting, and ends the turn; else nothing was done.
+/// Sends a frame with the next numbers of an idle lane, if that takes no waiting; else nothing was done.
 pub(super) fn send_now<L: Link>(
-    core: &Arc<Core<L>>,
-    lane: &Arc<Lane>,
+    core: &Core<L>,
+    attached: Option<&Attached<L>>,
+    lane: &Lane,
+    queue: &mut Queue,
     frame: &Frame,
+    wakes: &mut Wakes,
 ) -> Option<Outcome> {
-    let mut turn = Turn {
-        core,
-        lane,
-        frame,
-        end: Some(UsedUp(true)),
-    };
-    let sent = match &*core.attached_now() {
+    let numbers = queue.numbers();
+    // Also if a panic ends it.
+    queue.use_up(frame);
+    let sent = match attached {
         Some(attached) if !attached.fate.is_ended() => attached
             .link
-            .publish_now(&lane.name, frame)
+            .publish_now(&lane.name, frame, wakes)
             .map(|sent| sent.map_err(|error| failure(core, error))),
         attached => Some(Err(away(core, attached.is_some()))),
     };
-    turn.end = sent
+    let used_up = sent
         .as_ref()
-        .map(|outcome| UsedUp(count(core, frame, outcome)));
+        .is_some_and(|outcome| count(core, frame, outcome));
+    if !used_up {
+        queue.give_back(numbers);
+    }
     sent
 }
 
@@ -78,31 +88,6 @@ impl Drop for Flown<'_> {
         if self.used_up {
             self.lane.lock().use_up(self.frame);
         }
-    }
-}
-
-/// The turn of a caller that sends without waiting. It ends with this, also by a panic.
-struct Turn<'a, L: Link> {
-    core: &'a Arc<Core<L>>,
-    lane: &'a Arc<Lane>,
-    frame: &'a Frame,
-    /// `None`: it does not end here.
-    end: Option<UsedUp>,
-}
-
-/// Whether the numbers of a frame are used up.
-struct UsedUp(bool);
-
-impl<L: Link> Drop for Turn<'_, L> {
-    fn drop(&mut self) {
-        let Some(UsedUp(used_up)) = self.end else {
-            return;
-        };
-        let mut queue = self.lane.lock();
-        if used_up {
-            queue.use_up(self.frame);
-        }
-        next_turn(self.core, self.lane, queue);
     }
 }
 
@@ -142,12 +127,16 @@ async fn hand_over<L: Link>(
     let mut begin = Instant::now();
     let mut publish = attached.link.publish(name, frame);
     {
-        let wait = core.patience.wait();
-        tokio::select! {
-            biased;
-            sent = &mut publish => return sent.map_err(|error| failure(core, error)),
-            () = attached.fate.ended() => return Err(lost()),
-            () = wait.tick() => {}
+        let _wait = core.patience.wait();
+        let mut sign = pin!(attached.fate.sign());
+        let sent = poll_fn(|cx| match publish.as_mut().poll(cx) {
+            Poll::Ready(sent) => Poll::Ready(Some(sent)),
+            Poll::Pending if sign.as_mut().poll(cx).is_ready() => Poll::Ready(None),
+            Poll::Pending if attached.fate.is_ended() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(sent) = sent.await {
+            return sent.map_err(|error| failure(core, error));
         }
     }
     loop {

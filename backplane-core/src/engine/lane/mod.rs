@@ -11,29 +11,27 @@
 
 mod flight;
 mod flush;
+mod table;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ahash::RandomState;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Parked};
 use self::flush::{Sent, send, send_now};
+pub(crate) use self::table::Lanes;
 use crate::driver::{BrokerChannel, Frame, Link};
-use crate::engine::core::{Core, Pending, Room};
+use crate::engine::core::{Attached, Core, Pending, Room};
 use crate::engine::outcome::{Failure, Outcome};
 use crate::error::NotSent;
 use crate::name::{Channel, Prefix};
-
-/// How many lanes a node keeps before it lets go of the idle ones.
-const MAX_LANES: usize = 65_536;
+use crate::queue::Wakes;
 
 /// The numbers of one incarnation of a lane; a later one starts above them.
 pub(crate) const EPOCH_BITS: u32 = 40;
@@ -43,14 +41,6 @@ pub(crate) const EPOCH_BITS: u32 = 40;
 pub(crate) struct Limits {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
-}
-
-/// The lanes of a node.
-#[derive(Debug)]
-pub(crate) struct Lanes {
-    by_channel: RwLock<HashMap<Channel, Arc<Lane>, RandomState>>,
-    /// How often idle lanes were let go of.
-    epoch: AtomicU64,
 }
 
 /// The publishes of this node to one channel.
@@ -117,53 +107,6 @@ pub(crate) enum Entered<L: Link> {
     Follows(oneshot::Receiver<Outcome>),
 }
 
-impl Lanes {
-    pub(crate) fn new() -> Self {
-        Self {
-            by_channel: RwLock::default(),
-            epoch: AtomicU64::new(0),
-        }
-    }
-
-    /// The lane of a channel.
-    pub(crate) fn get(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane> {
-        let lanes = self
-            .by_channel
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(channel) {
-            return Arc::clone(lane);
-        }
-        drop(lanes);
-        let mut lanes = self
-            .by_channel
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if lanes.len() >= MAX_LANES && !lanes.contains_key(channel) {
-            self.epoch.fetch_add(1, Ordering::Relaxed);
-            // Whoever uses a lane holds it, and can only get it under the lock that is held here.
-            lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
-        }
-        let lane = lanes.entry(channel.clone()).or_insert_with(|| {
-            let next = self.epoch.load(Ordering::Relaxed) << EPOCH_BITS;
-            let queue = Queue {
-                next,
-                started: false,
-                busy: false,
-                turn: 0,
-                parked: None,
-                waiting: VecDeque::new(),
-            };
-            let name = BrokerChannel::new(prefix, channel);
-            Arc::new(Lane {
-                name,
-                queue: Mutex::new(queue),
-            })
-        });
-        Arc::clone(lane)
-    }
-}
-
 impl<L: Link> Future for Entered<L> {
     type Output = Outcome;
 
@@ -178,46 +121,83 @@ impl<L: Link> Future for Entered<L> {
     }
 }
 
-/// Takes the lane if it is idle, or queues. What enters first leaves first, whether or not its outcome is awaited.
+/// What entering a lane leads to. What follows from it is done without the locks.
+enum Step {
+    /// The messages are done with.
+    Done(Outcome),
+    /// Their caller has the lane.
+    Leads(Arc<Lane>, u64, Frame, Pending),
+    /// They have queued, behind a flush that a task has to take over if it is given here.
+    Follows(Arc<Lane>, oneshot::Receiver<Outcome>, Option<Parked>),
+}
+
+/// Sends messages at once if their lane is idle and that takes no waiting; else takes the lane, or queues. What enters
+/// first leaves first, whether or not its outcome is awaited.
+///
+/// Without `room` they need some only if they have to wait.
 pub(crate) fn enter<L: Link>(
     core: &Arc<Core<L>>,
-    lane: &Arc<Lane>,
+    channel: &Channel,
     payloads: Payloads,
-    room: Room<'_>,
-) -> Entered<L> {
+    room: Option<Room<'_>>,
+) -> Result<Entered<L>, NotSent> {
+    let mut wakes = Wakes::default();
+    let prefix = core.router.prefix();
+    let step = core.lanes.with(prefix, channel, |lane, attached| {
+        begin(core, lane, attached, payloads, room, &mut wakes)
+    })?;
+    Ok(match step {
+        Step::Done(outcome) => Entered::Done(outcome),
+        Step::Leads(lane, turn, frame, pending) => {
+            Entered::Leads(Flight::new(core, &lane, turn, frame, pending))
+        }
+        Step::Follows(lane, told, parked) => {
+            if let Some(parked) = parked {
+                spawn(core, lane, Some(parked));
+            }
+            Entered::Follows(told)
+        }
+    })
+}
+
+/// The lane is locked all the while: who comes at the same moment waits for that moment, and need not queue.
+fn begin<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane>,
+    attached: Option<&Attached<L>>,
+    payloads: Payloads,
+    room: Option<Room<'_>>,
+    wakes: &mut Wakes,
+) -> Result<Step, NotSent> {
+    let room_for = |bytes| room.or_else(|| core.room(bytes)).ok_or(NotSent::Overloaded);
     let mut queue = lane.lock();
-    if !queue.busy {
-        queue.busy = true;
-        queue.turn += 1;
-        let (turn, numbers) = (queue.turn, queue.numbers());
-        drop(queue);
-        let frame = numbers.frame(core, payloads);
-        return match send_now(core, lane, &frame) {
-            Some(outcome) => Entered::Done(outcome),
-            None => Entered::Leads(Flight::new(core, lane, turn, frame, room.keep())),
-        };
+    if queue.busy {
+        let pending = room_for(payloads.bytes())?.keep();
+        let (answer, told) = oneshot::channel();
+        queue.waiting.push_back(Waiting {
+            payloads,
+            since: Instant::now(),
+            answer,
+            pending,
+        });
+        let parked = queue.parked.take();
+        return Ok(Step::Follows(Arc::clone(lane), told, parked));
     }
-    let (answer, told) = oneshot::channel();
-    queue.waiting.push_back(Waiting {
-        payloads,
-        since: Instant::now(),
-        answer,
-        pending: room.keep(),
-    });
-    let parked = queue.parked.take();
-    drop(queue);
-    if let Some(parked) = parked {
-        spawn(core, Arc::clone(lane), Some(parked));
+    let bytes = payloads.bytes();
+    let frame = queue.numbers().frame(core, payloads);
+    if let Some(outcome) = send_now(core, attached, lane, &mut queue, &frame, wakes) {
+        return Ok(Step::Done(outcome));
     }
-    Entered::Follows(told)
+    let pending = room_for(bytes)?.keep();
+    queue.busy = true;
+    queue.turn += 1;
+    let turn = queue.turn;
+    Ok(Step::Leads(Arc::clone(lane), turn, frame, pending))
 }
 
 /// A flush has ended, and what has queued meanwhile is next.
 fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
-    next_turn(core, lane, lane.lock());
-}
-
-fn next_turn<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>, mut queue: MutexGuard<'_, Queue>) {
+    let mut queue = lane.lock();
     if queue.waiting.is_empty() {
         queue.busy = false;
         return;
@@ -307,6 +287,22 @@ impl Drop for Lead {
 }
 
 impl Lane {
+    /// An idle lane, whose first message will have this number.
+    fn new(prefix: &Prefix, channel: &Channel, next: u64) -> Self {
+        let queue = Queue {
+            next,
+            started: false,
+            busy: false,
+            turn: 0,
+            parked: None,
+            waiting: VecDeque::new(),
+        };
+        Self {
+            name: BrokerChannel::new(prefix, channel),
+            queue: Mutex::new(queue),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,6 +314,12 @@ impl Queue {
             first: self.next,
             start: !self.started,
         }
+    }
+
+    /// The numbers of the latest frame, which nobody has seen, are left to the next one.
+    const fn give_back(&mut self, numbers: Numbers) {
+        self.next = numbers.first;
+        self.started = !numbers.start;
     }
 
     /// The numbers of this frame are gone.

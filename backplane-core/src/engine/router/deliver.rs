@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Heard, MAX_PUBLISHERS, Name, Route, Router, Table, Wake, lock};
+use super::{Heard, MAX_PUBLISHERS, Name, Route, Router, Table, Wakes, lock};
 use crate::driver::{Frame, FrameError};
 use crate::engine::fate::LinkId;
 use crate::engine::lane::EPOCH_BITS;
@@ -44,7 +44,7 @@ impl Told {
 
 impl Router {
     /// Takes in a frame that arrived on this link.
-    pub(crate) fn deliver(&self, link: LinkId, channel: &[u8], frame: &Frame) {
+    pub(crate) fn deliver(&self, link: LinkId, channel: &[u8], frame: &Frame, wakes: &mut Wakes) {
         if channel == self.probe_channel.as_bytes() {
             if frame.publisher() == self.node {
                 self.probes.answer(link, frame.sequence());
@@ -54,7 +54,6 @@ impl Router {
         let Some(channel) = self.namespace.channel(channel) else {
             return;
         };
-        let mut wake = Wake::default();
         let table = self.read();
         if table.live != Some(link) {
             return;
@@ -66,7 +65,7 @@ impl Router {
                 route,
                 link,
             };
-            self.route(&target, frame, &mut wake);
+            self.route(&target, frame, wakes);
         }
     }
 
@@ -90,7 +89,7 @@ impl Router {
     }
 
     /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
-    fn route(&self, target: &Target<'_>, frame: &Frame, wake: &mut Wake) {
+    fn route(&self, target: &Target<'_>, frame: &Frame, wakes: &mut Wakes) {
         let Target { route, link, .. } = *target;
         let (publisher, first) = (frame.publisher(), frame.sequence());
         let next = first + frame.len() as u64;
@@ -109,10 +108,38 @@ impl Router {
             // A numbering of a later epoch starts anew, whether or not its first frame was seen.
             let anew = frame.is_start() || first >> EPOCH_BITS != before.next >> EPOCH_BITS;
             if !anew && (missed > 0 || before.link != link) {
-                self.missed(target, publisher, before, missed, wake);
+                self.missed(target, publisher, before, missed, wakes);
             }
         }
         heard.set(publisher, Heard { next, link });
+        let told = self.push(target, frame, known, wakes);
+        self.counters.delivered.add(told.delivered);
+        if told.overflowed > 0 {
+            self.counters.gaps.add(told.gaps);
+            self.counters.overflowed.add(told.overflowed);
+        }
+    }
+
+    /// Puts what is not known of a frame into the queues of those who are to have it.
+    fn push(&self, target: &Target<'_>, frame: &Frame, known: u64, wakes: &mut Wakes) -> Told {
+        let publisher = frame.publisher();
+        let message = |payload| Message::new(target.channel.clone(), payload, publisher);
+        let members = target.route.members.in_force();
+        let own = publisher == self.node;
+        let to = members.iter().filter(|member| !(own && member.without_own));
+        let mut told = Told::default();
+        if let Some(payload) = frame.only() {
+            let mut to = to.peekable();
+            while let Some(member) = to.next() {
+                if to.peek().is_none() {
+                    told.add(member.queue.push_one_then(message(payload), wakes));
+                    break;
+                }
+                let message = message(payload.clone());
+                told.add(member.queue.push_one_then(message, wakes));
+            }
+            return told;
+        }
         let fresh = || {
             let payloads = frame.payloads();
             let payloads = payloads.skip(usize::try_from(known).unwrap_or(usize::MAX));
@@ -122,26 +149,18 @@ impl Router {
                 _ => Bytes::copy_from_slice(&payload),
             })
         };
-        let message = |payload| Message::new(target.channel.clone(), payload, publisher);
-        let members = route.members.in_force();
         let at_once = members.len() >= CROWD && frame.len() <= MOST_AT_ONCE;
         let once: Option<Vec<Bytes>> = at_once.then(|| fresh().collect());
-        let own = publisher == self.node;
-        let mut told = Told::default();
-        for member in members.iter().filter(|member| !(own && member.without_own)) {
+        for member in to {
             told.add(match &once {
-                None => member.queue.push_then(fresh().map(message), wake),
+                None => member.queue.push_then(fresh().map(message), wakes),
                 Some(payloads) => {
                     let payloads = payloads.iter().cloned();
-                    member.queue.push_then(payloads.map(message), wake)
+                    member.queue.push_then(payloads.map(message), wakes)
                 }
             });
         }
-        self.counters.delivered.add(told.delivered);
-        if told.overflowed > 0 {
-            self.counters.gaps.add(told.gaps);
-            self.counters.overflowed.add(told.overflowed);
-        }
+        told
     }
 
     /// Messages were skipped: in an outage, which the members' gaps account for (rule L8), or
@@ -152,7 +171,7 @@ impl Router {
         publisher: NodeId,
         before: Heard,
         missed: u64,
-        wake: &mut Wake,
+        wakes: &mut Wakes,
     ) {
         let mut told = false;
         for member in target.route.members.in_force() {
@@ -163,7 +182,7 @@ impl Router {
             }
             told = true;
             if before.link == target.link {
-                let new = member.queue.push_gap_then(Gap::dropped(missed), wake);
+                let new = member.queue.push_gap_then(Gap::dropped(missed), wakes);
                 self.counters.gaps.add(u64::from(new));
             } else if let Some(local) = target.table.subscriptions.get(&member.id)
                 && let Some(account) = &local.account

@@ -33,7 +33,7 @@ use crate::engine::fate::LinkId;
 use crate::engine::probe::Probes;
 use crate::message::OutageAccount;
 use crate::name::{Channel, Namespace, NodeId, Prefix};
-use crate::queue::{QueueReader, QueueWriter, Wake, queue};
+use crate::queue::{QueueReader, QueueWriter, Wakes, queue};
 use crate::state::StateCell;
 use crate::stats::{Counters, Stats};
 
@@ -196,12 +196,12 @@ impl Router {
 
     /// Removes a subscription.
     pub(crate) fn remove(&self, id: SubscriptionId) {
-        let (mut settled, mut wake) = (Settled::default(), Wake::default());
+        let (mut settled, mut wakes) = (Settled::default(), Wakes::default());
         let mut table = self.write();
         let Some(local) = table.subscriptions.remove(&id) else {
             return;
         };
-        local.queue.close_then(&mut wake);
+        local.queue.close_then(&mut wakes);
         for channel in local.channels.iter() {
             table.remove_member(channel, id, &mut settled);
         }

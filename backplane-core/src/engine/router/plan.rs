@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Router, Settled, Table, Wake, lock};
+use super::{Router, Settled, Table, Wakes, lock};
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::error::SubscribeErrorKind;
@@ -174,14 +174,14 @@ impl Router {
     /// The node is attached through this link: deliveries count from now on, and every subscription that was in
     /// force before the outage has its gap first (rule L5).
     pub(crate) fn go_live(&self, link: LinkId) {
-        let mut wake = Wake::default();
+        let mut wakes = Wakes::default();
         let mut table = self.write();
         table.live = Some(link);
         for local in table.subscriptions.values_mut().filter(|s| s.owes_gap) {
             local.owes_gap = false;
             let account = OutageAccount::default();
             local.account = Some(account.clone());
-            let new = local.queue.push_gap_then(Gap::outage(account), &mut wake);
+            let new = local.queue.push_gap_then(Gap::outage(account), &mut wakes);
             self.counters.gaps.add(u64::from(new));
         }
     }
@@ -219,7 +219,7 @@ impl Router {
 
     /// The node is closed: every subscription ends after what it has received (rule C1).
     pub(crate) fn close(&self) {
-        let (mut settled, mut wake) = (Settled::default(), Wake::default());
+        let (mut settled, mut wakes) = (Settled::default(), Wakes::default());
         let mut guard = self.write();
         let table = &mut *guard;
         table.closed = true;
@@ -228,7 +228,7 @@ impl Router {
         table.occupied = 0;
         table.dirty = VecDeque::new();
         for local in std::mem::take(&mut table.subscriptions).into_values() {
-            local.queue.close_then(&mut wake);
+            local.queue.close_then(&mut wakes);
         }
         settled.fail_all(&mut table.waiters, SubscribeErrorKind::Closed);
     }
