@@ -3,7 +3,7 @@
 //! ```text
 //! backplane-benches compare [--quick] [--format text|json|markdown] [--plot FILE.svg]
 //! backplane-benches growth  [--quick] [--format text|json|markdown] [--plot FILE.svg]
-//! backplane-benches page    [--quick] [--directory DIR]
+//! backplane-benches page    [--quick] [--directory DIR] [--readme FILE]
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -54,6 +54,9 @@ struct PageArgs {
     /// Where to write; the page of this repository by default
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR")), hide_default_value = true)]
     directory: PathBuf,
+    /// Also put the first table into this file, between its marks `<!-- numbers -->` and `<!-- end of numbers -->`
+    #[arg(long, value_name = "FILE")]
+    readme: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Copy, Debug)]
@@ -134,15 +137,51 @@ fn run(command: Command) -> Result<()> {
             }
         }
         Command::Page(args) => {
+            let readme = args.readme.map(Readme::open).transpose()?;
             let plan = args.extent.comparison();
             let comparison = runtime.block_on(Comparison::run(plan, progress))?;
             let growth = runtime.block_on(Growth::run(args.extent.growth(), progress))?;
             for (name, text) in page::files(&comparison, &growth) {
                 write(&args.directory.join(name), &text)?;
             }
+            if let Some(readme) = readme {
+                readme.update(&page::headline(&comparison))?;
+            }
         }
     }
     Ok(())
+}
+
+/// A file with marks, which is read before minutes are spent on measuring.
+struct Readme {
+    file: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl Readme {
+    fn open(file: PathBuf) -> Result<Self> {
+        let of = || format!("{}", file.display());
+        let text = std::fs::read_to_string(&file).map_err(Error::io(of()))?;
+        let Some((before, after)) = page::around_numbers(&text) else {
+            return Err(Error::Unmarked(of()));
+        };
+        let (before, after) = (before.to_owned(), after.to_owned());
+        Ok(Self {
+            file,
+            before,
+            after,
+        })
+    }
+
+    fn update(self, numbers: &str) -> Result<()> {
+        let Self {
+            file,
+            before,
+            after,
+        } = self;
+        write(&file, &format!("{before}\n{numbers}{after}"))
+    }
 }
 
 fn progress(step: &str) {

@@ -38,6 +38,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no place for the numbers in this file.
+    #[error("{0} has no marks <!-- numbers --> and <!-- end of numbers -->, in this order")]
+    Unmarked(String),
     /// Not every message that was published arrived, or more did.
     #[error(
         "{contender}: {published} messages were published and {delivered} arrived within {within:?}"

@@ -69,9 +69,18 @@ fn without_a_server_the_program_says_what_to_install() {
 #[test]
 fn a_short_page_has_the_tables_and_its_plots_beside_it() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    std::fs::create_dir_all(&directory).unwrap();
+    let readme = directory.join("README.md");
+    let around = [
+        "# Fast\n<!-- numbers -->",
+        "<!-- end of numbers -->\nMore.\n",
+    ];
+    std::fs::write(&readme, around.join("\nold\n")).unwrap();
     let output = program()
         .args(["page", "--quick", "--tiny", "--directory"])
         .arg(&directory)
+        .arg("--readme")
+        .arg(&readme)
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -83,6 +92,15 @@ fn a_short_page_has_the_tables_and_its_plots_beside_it() {
             part != "NOT OPTIMISED" || cfg!(debug_assertions)
         );
     }
+    let readme = std::fs::read_to_string(readme).unwrap();
+    assert!(
+        readme.starts_with(around[0]) && readme.ends_with(around[1]),
+        "{readme}"
+    );
+    assert!(
+        readme.contains("| figure |") && !readme.contains("old"),
+        "{readme}"
+    );
     for plot in page
         .split("](")
         .skip(1)
@@ -94,4 +112,18 @@ fn a_short_page_has_the_tables_and_its_plots_beside_it() {
             "{plot}"
         );
     }
+}
+
+#[test]
+fn a_file_without_marks_is_refused_before_anything_is_measured() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unmarked.md");
+    std::fs::write(&file, "<!-- end of numbers --> <!-- numbers -->").unwrap();
+    let output = program()
+        .args(["page", "--tiny", "--readme"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("unmarked.md has no marks"), "{error}");
 }

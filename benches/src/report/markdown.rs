@@ -14,3 +14,12 @@ pub fn markdown(comparison: &Comparison) -> String {
     }
     out
 }
+
+/// The ratios and targets alone, with the machine below.
+#[must_use]
+pub fn headline(comparison: &Comparison) -> String {
+    let tables = super::tables(comparison);
+    let table = tables.first().map(super::table::Table::bare_markdown);
+    let machine = super::machine(&comparison.about);
+    format!("{}\n{machine}\n", table.unwrap_or_default())
+}

@@ -42,7 +42,17 @@ impl Table {
     /// For a page.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let mut out = format!("### {}\n\n", self.title);
+        let mut out = format!("### {}\n\n{}", self.title, self.bare_markdown());
+        if !self.note.is_empty() {
+            let _ = write!(out, "\n{}\n", self.note);
+        }
+        out
+    }
+
+    /// Likewise, without title and note.
+    #[must_use]
+    pub fn bare_markdown(&self) -> String {
+        let mut out = String::new();
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         out.push_str(&line(&self.columns));
         let rules: Vec<_> = (0..self.columns.len())
@@ -51,9 +61,6 @@ impl Table {
         out.push_str(&line(&rules));
         for row in &self.rows {
             out.push_str(&line(row));
-        }
-        if !self.note.is_empty() {
-            let _ = write!(out, "\n{}\n", self.note);
         }
         out
     }
