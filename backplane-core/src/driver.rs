@@ -71,8 +71,9 @@ pub trait Link: Debug + Send + Sync + 'static {
     /// Does what [`publish`](Self::publish) does, for a link that need not wait for anything at this moment; `None`
     /// when it would, and nothing was done. Saves the price of a future. By default always `None`.
     ///
-    /// Never blocks, and wakes nobody: the engine holds locks. Readers of what it delivers
-    /// [by itself](Inbound::deliver_then) are left to `wakes`.
+    /// Never blocks, and wakes nobody: the engine holds a lock. Who delivers meanwhile does it by
+    /// [`Inbound::deliver_then`], with these `wakes`; the other methods of [`Inbound`] wake by themselves, and are not to be
+    /// called here.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -113,7 +114,7 @@ pub trait Link: Debug + Send + Sync + 'static {
     async fn ping(&self) -> Result<(), LinkError>;
 
     /// Closes the connection in good order, so that the broker forgets it at once. The link is dropped
-    /// afterwards.
+    /// afterwards. What is still published on it, by a caller that had found it before, must fail.
     async fn close(&self);
 }
 
@@ -146,7 +147,8 @@ impl Inbound {
         self.deliver_then(channel, frame, &mut wakes);
     }
 
-    /// Likewise, and leaves it to the caller to wake the readers, for a driver that holds locks meanwhile.
+    /// Likewise, and leaves it to the caller to wake the readers, for a driver that holds locks meanwhile. Dropping `wakes`
+    /// wakes them; readers that are never woken do not see what has come.
     pub fn deliver_then(&self, channel: &[u8], frame: &Frame, wakes: &mut Wakes) {
         self.router.deliver(self.fate.id(), channel, frame, wakes);
     }

@@ -175,7 +175,8 @@ impl NodeOptions {
     }
 
     /// How many publishes may be under way or wait for their turn, over all channels; one more fails at once
-    /// with [`NotSent::Overloaded`](crate::NotSent::Overloaded) (rule B5). At least 1. Default 65 536.
+    /// with [`NotSent::Overloaded`](crate::NotSent::Overloaded) (rule B5). At least 1. Default 65 536. A single publish that
+    /// is done without waiting, as those of the memory backend are, takes no room; a call with many takes it first.
     #[must_use]
     pub const fn max_pending(mut self, messages: usize) -> Self {
         self.max_pending = messages;

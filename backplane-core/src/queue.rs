@@ -340,6 +340,9 @@ impl State {
 
     fn pop_many(&mut self, buffer: &mut Vec<Delivery>, limit: usize, capacity: usize) -> usize {
         let taken = self.items.len().min(limit);
+        if taken == 0 {
+            return 0;
+        }
         // All of them for an empty buffer: it and the queue change places, unless that would give the queue more room
         // than it may ever need.
         if taken == self.items.len() && buffer.is_empty() && buffer.capacity() <= capacity {

@@ -23,6 +23,7 @@ enum Op {
     Run,
     Gate(bool),
     Broker(OnPublish),
+    AtOnce,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -40,6 +41,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => Just(Op::Run),
         2 => any::<bool>().prop_map(Op::Gate),
         2 => broker.prop_map(Op::Broker),
+        1 => Just(Op::AtOnce),
     ]
 }
 
@@ -94,6 +96,7 @@ async fn run(ops: Vec<Op>, options: NodeOptions) -> (Vec<Option<Result<(), bool>
                 closed = false;
             }
             Op::Broker(what) => fake.0.on_publish(what),
+            Op::AtOnce => fake.0.answer_at_once(),
             _ => {}
         }
     }

@@ -152,35 +152,25 @@ fn run(command: Command) -> Result<()> {
     Ok(())
 }
 
-/// A file with marks, which is read before minutes are spent on measuring.
-struct Readme {
-    file: PathBuf,
-    before: String,
-    after: String,
-}
+/// A file with marks, which are looked for before minutes are spent on measuring.
+struct Readme(PathBuf);
 
 impl Readme {
     fn open(file: PathBuf) -> Result<Self> {
-        let of = || format!("{}", file.display());
-        let text = std::fs::read_to_string(&file).map_err(Error::io(of()))?;
-        let Some((before, after)) = page::around_numbers(&text) else {
-            return Err(Error::Unmarked(of()));
-        };
-        let (before, after) = (before.to_owned(), after.to_owned());
-        Ok(Self {
-            file,
-            before,
-            after,
-        })
+        let readme = Self(file);
+        readme.with("").map(|_| readme)
     }
 
-    fn update(self, numbers: &str) -> Result<()> {
-        let Self {
-            file,
-            before,
-            after,
-        } = self;
-        write(&file, &format!("{before}\n{numbers}{after}"))
+    /// Its text, with these numbers.
+    fn with(&self, numbers: &str) -> Result<String> {
+        let of = || format!("{}", self.0.display());
+        let text = std::fs::read_to_string(&self.0).map_err(Error::io(of()))?;
+        let (before, after) = page::around_numbers(&text).ok_or_else(|| Error::Unmarked(of()))?;
+        Ok(format!("{before}\n{numbers}{after}"))
+    }
+
+    fn update(&self, numbers: &str) -> Result<()> {
+        write(&self.0, &self.with(numbers)?)
     }
 }
 

@@ -20,12 +20,12 @@ FILE.svg`. `cargo bench -p backplane-benches` runs criterion benches of single p
 
 ";
 
-/// What stands in the way of the figures that are missed.
+/// What stands in the way of the figures that are missed. By hand: a profile does not read itself.
 const LIMITS: &str = "\
 ## What stands in the way
 
-Of the targets above some are missed, or met in one run and missed in the next. Profiles (perf, callgrind, strace, two cores)
-say why.
+Three targets are hard to reach, or met in one run and missed in the next. This is what profiles say about them (perf, callgrind
+and strace on two cores, version 0.1.0, November 2026); it is written by hand, and its figures are not of the run above.
 
 **One message at a time, against blocking sockets.** Of the time of a message 73 % is the kernel's with our backend and 80 %
 with the raw crate, whose own p50 is the same as ours: switching between tasks and waking them 29 % of all samples, starting

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_core::driver::{
-    BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError,
+    BrokerChannel, Driver, Frame, Inbound, Link, LinkError, LinkErrorKind, LinkPublishError, Wakes,
 };
 use backplane_core::{
     Backplane, Capabilities, Channel, Delivery, NodeOptions, Prefix, Subscription,
@@ -49,6 +49,8 @@ struct State {
     pings: usize,
     pause: Duration,
     panic_on_ping: bool,
+    /// Whether publishes are done in the call while the gate is open.
+    at_once: bool,
     /// Where probes are delivered instead of on the link that sent them.
     probes_to: Option<Inbound>,
 }
@@ -59,6 +61,64 @@ pub struct Fake(pub Arc<Broker>);
 
 #[derive(Debug)]
 pub struct FakeLink(Arc<Broker>);
+
+fn is_probe(channel: &BrokerChannel) -> bool {
+    channel.as_str().contains("!probe:")
+}
+
+impl FakeLink {
+    fn hand_over(
+        &self,
+        channel: &BrokerChannel,
+        frame: &Frame,
+        wakes: &mut Wakes,
+    ) -> Result<(), LinkPublishError> {
+        let probe = is_probe(channel);
+        let (inbound, what) = {
+            let mut state = self.0.state.lock().unwrap();
+            if !probe {
+                state
+                    .frames
+                    .push((channel.to_string(), frame.sequence(), frame.len()));
+            }
+            let what = if probe {
+                OnPublish::Deliver
+            } else {
+                state.on_publish
+            };
+            let subscribed = state.subscribed.contains(channel.as_str());
+            let inbound = match &state.probes_to {
+                Some(other) if probe => Some(other.clone()),
+                _ => state.inbound.clone(),
+            };
+            (inbound.filter(|_| subscribed), what)
+        };
+        let times = match what {
+            OnPublish::Deliver | OnPublish::UnknownButDeliver | OnPublish::DeliverAndPanic => 1,
+            OnPublish::DeliverTwice => 2,
+            OnPublish::Drop | OnPublish::NotSent | OnPublish::Unknown => 0,
+        };
+        for _ in 0..times {
+            if let Some(inbound) = &inbound {
+                inbound.deliver_then(channel.as_bytes(), &as_read(frame), wakes);
+            }
+        }
+        assert!(what != OnPublish::DeliverAndPanic, "as the test wants");
+        let error = || LinkError::new(LinkErrorKind::Lost, "as the test wants");
+        match what {
+            OnPublish::NotSent => Err(LinkPublishError::NotSent(error())),
+            OnPublish::Unknown | OnPublish::UnknownButDeliver => {
+                Err(LinkPublishError::Unknown(error()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The frame as it comes from a broker.
+fn as_read(frame: &Frame) -> Frame {
+    Frame::decode(&frame.encode()).unwrap()
+}
 
 impl Fake {
     pub fn new() -> Self {
@@ -74,6 +134,7 @@ impl Fake {
             pings: 0,
             pause: Duration::ZERO,
             panic_on_ping: false,
+            at_once: false,
             probes_to: None,
         };
         let gate = Semaphore::new(Semaphore::MAX_PERMITS);
@@ -147,6 +208,11 @@ impl Broker {
         self.state.lock().unwrap().probes_to = other;
     }
 
+    /// From now on a publish is done in the call, without waiting, while the gate is open.
+    pub fn answer_at_once(&self) {
+        self.state.lock().unwrap().at_once = true;
+    }
+
     pub fn links(&self) -> u64 {
         self.state.lock().unwrap().links
     }
@@ -192,52 +258,25 @@ impl Link for FakeLink {
         channel: &BrokerChannel,
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
-        let probe = channel.as_str().contains("!probe:");
-        if !probe {
+        if !is_probe(channel) {
             let _permit = self.0.gate.acquire().await.unwrap();
             let pause = self.0.state.lock().unwrap().pause;
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
         }
-        let (inbound, what) = {
-            let mut state = self.0.state.lock().unwrap();
-            if !probe {
-                state
-                    .frames
-                    .push((channel.to_string(), frame.sequence(), frame.len()));
-            }
-            let what = if probe {
-                OnPublish::Deliver
-            } else {
-                state.on_publish
-            };
-            let subscribed = state.subscribed.contains(channel.as_str());
-            let inbound = match &state.probes_to {
-                Some(other) if probe => Some(other.clone()),
-                _ => state.inbound.clone(),
-            };
-            (inbound.filter(|_| subscribed), what)
-        };
-        let times = match what {
-            OnPublish::Deliver | OnPublish::UnknownButDeliver | OnPublish::DeliverAndPanic => 1,
-            OnPublish::DeliverTwice => 2,
-            OnPublish::Drop | OnPublish::NotSent | OnPublish::Unknown => 0,
-        };
-        for _ in 0..times {
-            if let Some(inbound) = &inbound {
-                inbound.deliver_bytes(channel.as_bytes(), &frame.encode());
-            }
-        }
-        assert!(what != OnPublish::DeliverAndPanic, "as the test wants");
-        let error = || LinkError::new(LinkErrorKind::Lost, "as the test wants");
-        match what {
-            OnPublish::NotSent => Err(LinkPublishError::NotSent(error())),
-            OnPublish::Unknown | OnPublish::UnknownButDeliver => {
-                Err(LinkPublishError::Unknown(error()))
-            }
-            _ => Ok(()),
-        }
+        self.hand_over(channel, frame, &mut Wakes::default())
+    }
+
+    fn publish_now(
+        &self,
+        channel: &BrokerChannel,
+        frame: &Frame,
+        wakes: &mut Wakes,
+    ) -> Option<Result<(), LinkPublishError>> {
+        let _permit = self.0.gate.try_acquire().ok()?;
+        let at_once = self.0.state.lock().unwrap().at_once;
+        at_once.then(|| self.hand_over(channel, frame, wakes))
     }
 
     async fn subscribe(&self, channels: &[BrokerChannel]) -> Result<(), LinkError> {

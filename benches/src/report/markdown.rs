@@ -15,11 +15,13 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
-/// The ratios and targets alone, with the machine below.
+/// The ratios and targets alone, with what has to be known to read them.
 #[must_use]
 pub fn headline(comparison: &Comparison) -> String {
     let tables = super::tables(comparison);
-    let table = tables.first().map(super::table::Table::bare_markdown);
+    let Some(table) = tables.first() else {
+        return String::new();
+    };
     let machine = super::machine(&comparison.about);
-    format!("{}\n{machine}\n", table.unwrap_or_default())
+    format!("{}\n{}\n\n{machine}\n", table.bare_markdown(), table.note)
 }

@@ -432,7 +432,7 @@ async fn cut(trial: &Trial, a: &Node, b: &Node) -> Outcome {
 }
 
 /// On a slow way, the publisher is cut off when the broker has accepted the first part of a call, and not yet the last:
-/// what was accepted stays so.
+/// what was accepted stays so. Who has all parts on the way at once may be done before; then there is nothing to see.
 async fn broken_in_the_middle(trial: &Trial, a: &Node, b: &Node) -> Outcome {
     let news = channel("middle")?;
     let mut reader = trial.subscribe(b, [&news]).await?;

@@ -90,6 +90,17 @@ impl Waiting {
     }
 }
 
+/// What a look at a queue has found.
+#[derive(Debug, Default)]
+struct Taken {
+    /// What leaves in the next frame.
+    batch: Vec<Waiting>,
+    /// Those that have waited longer than their patience.
+    late: Vec<Waiting>,
+    /// Those whose caller has gone.
+    given_up: Vec<Waiting>,
+}
+
 /// The payloads of at least one message.
 #[derive(Debug)]
 pub(crate) enum Payloads {
@@ -121,14 +132,14 @@ impl<L: Link> Future for Entered<L> {
     }
 }
 
-/// What entering a lane leads to. What follows from it is done without the locks.
+/// What entering a lane leads to. What follows from it is done without its lock.
 enum Step {
     /// The messages are done with.
     Done(Outcome),
     /// Their caller has the lane.
-    Leads(Arc<Lane>, u64, Frame, Pending),
+    Leads(u64, Frame, Pending),
     /// They have queued, behind a flush that a task has to take over if it is given here.
-    Follows(Arc<Lane>, oneshot::Receiver<Outcome>, Option<Parked>),
+    Follows(oneshot::Receiver<Outcome>, Option<Parked>),
 }
 
 /// Sends messages at once if their lane is idle and that takes no waiting; else takes the lane, or queues. What enters
@@ -142,16 +153,14 @@ pub(crate) fn enter<L: Link>(
     room: Option<Room<'_>>,
 ) -> Result<Entered<L>, NotSent> {
     let mut wakes = Wakes::default();
-    let prefix = core.router.prefix();
-    let step = core.lanes.with(prefix, channel, |lane, attached| {
-        begin(core, lane, attached, payloads, room, &mut wakes)
-    })?;
+    let (lane, attached) = core.lanes.find(core.router.prefix(), channel);
+    let step = begin(core, &lane, attached.as_deref(), payloads, room, &mut wakes)?;
     Ok(match step {
         Step::Done(outcome) => Entered::Done(outcome),
-        Step::Leads(lane, turn, frame, pending) => {
+        Step::Leads(turn, frame, pending) => {
             Entered::Leads(Flight::new(core, &lane, turn, frame, pending))
         }
-        Step::Follows(lane, told, parked) => {
+        Step::Follows(told, parked) => {
             if let Some(parked) = parked {
                 spawn(core, lane, Some(parked));
             }
@@ -162,14 +171,16 @@ pub(crate) fn enter<L: Link>(
 
 /// The lane is locked all the while: who comes at the same moment waits for that moment, and need not queue.
 fn begin<L: Link>(
-    core: &Arc<Core<L>>,
-    lane: &Arc<Lane>,
+    core: &Core<L>,
+    lane: &Lane,
     attached: Option<&Attached<L>>,
     payloads: Payloads,
     room: Option<Room<'_>>,
     wakes: &mut Wakes,
 ) -> Result<Step, NotSent> {
     let room_for = |bytes| room.or_else(|| core.room(bytes)).ok_or(NotSent::Overloaded);
+    // Dropped after the lock: what the caller's payload does when it is dropped is the caller's affair.
+    let frame;
     let mut queue = lane.lock();
     if queue.busy {
         let pending = room_for(payloads.bytes())?.keep();
@@ -180,19 +191,17 @@ fn begin<L: Link>(
             answer,
             pending,
         });
-        let parked = queue.parked.take();
-        return Ok(Step::Follows(Arc::clone(lane), told, parked));
+        return Ok(Step::Follows(told, queue.parked.take()));
     }
     let bytes = payloads.bytes();
-    let frame = queue.numbers().frame(core, payloads);
+    frame = queue.numbers().frame(core, payloads);
     if let Some(outcome) = send_now(core, attached, lane, &mut queue, &frame, wakes) {
         return Ok(Step::Done(outcome));
     }
     let pending = room_for(bytes)?.keep();
     queue.busy = true;
     queue.turn += 1;
-    let turn = queue.turn;
-    Ok(Step::Leads(Arc::clone(lane), turn, frame, pending))
+    Ok(Step::Leads(queue.turn, frame, pending))
 }
 
 /// A flush has ended, and what has queued meanwhile is next.
@@ -227,16 +236,20 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
             .is_some_and(|attached| !attached.fate.is_ended());
         // Without a link all of them are told so; with one, none waits for ever.
         let patience = serves.then_some(core.options.publish_timeout);
-        let ((mut batch, late), numbers) = {
+        // Dropped without the lock.
+        let given_up;
+        let (mut batch, late, numbers) = {
             let mut queue = lane.lock();
             let taken = queue.take(core.limits, patience);
-            if taken.0.is_empty() && taken.1.is_empty() {
+            given_up = taken.given_up;
+            if taken.batch.is_empty() && taken.late.is_empty() {
                 queue.busy = false;
                 lead.released = true;
                 break;
             }
-            (taken, queue.numbers())
+            (taken.batch, taken.late, queue.numbers())
         };
+        drop(given_up);
         for waiting in late {
             core.counters.not_sent.add(waiting.payloads.len() as u64);
             let overloaded = Failure::not_sent(NotSent::Overloaded, None);
@@ -258,6 +271,8 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
             // Who was answered may have more to say, and then it leaves in the next frame and not in the one after.
             tokio::task::yield_now().await;
         }
+        // A link that never waits would keep this worker as long as others publish.
+        tokio::task::coop::consume_budget().await;
     }
 }
 
@@ -328,29 +343,28 @@ impl Queue {
         self.started = true;
     }
 
-    /// The messages of the next frame, without those whose caller has gone; and those that have waited
-    /// longer than their patience.
-    fn take(&mut self, limits: Limits, patience: Option<Duration>) -> (Vec<Waiting>, Vec<Waiting>) {
-        let (mut taken, mut late) = (Vec::new(), Vec::new());
+    /// Takes the messages of the next frame out.
+    fn take(&mut self, limits: Limits, patience: Option<Duration>) -> Taken {
+        let mut taken = Taken::default();
         let (mut messages, mut bytes) = (0, 0);
         while let Some(next) = self.waiting.front() {
             if next.answer.is_closed() {
-                self.waiting.pop_front();
+                taken.given_up.extend(self.waiting.pop_front());
                 continue;
             }
             if patience.is_some_and(|patience| next.since.elapsed() > patience) {
-                late.extend(self.waiting.pop_front());
+                taken.late.extend(self.waiting.pop_front());
                 continue;
             }
             messages += next.payloads.len();
             bytes += next.payloads.bytes();
             let full = messages > limits.messages || bytes > limits.bytes;
-            if full && !taken.is_empty() {
+            if full && !taken.batch.is_empty() {
                 break;
             }
-            taken.extend(self.waiting.pop_front());
+            taken.batch.extend(self.waiting.pop_front());
         }
-        (taken, late)
+        taken
     }
 }
 

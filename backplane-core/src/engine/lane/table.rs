@@ -12,7 +12,8 @@ use crate::name::{Channel, Prefix};
 /// How many lanes a node keeps before it lets go of the idle ones.
 const MAX_LANES: usize = 65_536;
 
-/// The lanes of a node, and the link that is in force: one look finds both, and counts no references.
+/// The lanes of a node, and the link that is in force: one look finds both. Nobody sends during that look: a message to
+/// ten thousand subscriptions would hold up who comes with a new channel, and behind it everybody else.
 #[derive(Debug)]
 pub(crate) struct Lanes<L>(RwLock<Table<L>>);
 
@@ -38,29 +39,28 @@ impl<L> Lanes<L> {
         self.read().attached.clone()
     }
 
-    /// From now on this link is in force, or none. No publish is under way on the one before, but for those that wait
-    /// for it.
+    /// From now on this link is in force, or none. Who has found the one before still sends on it, and is told what comes
+    /// of that.
     pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
         let before = std::mem::replace(&mut self.write().attached, attached);
         // Its end may take a while, and must not hold up those who publish.
         drop(before);
     }
 
-    /// Works with the lane of a channel and the link that is in force. As it has the lock of the table, it must neither
-    /// wait nor wake anybody.
-    pub(super) fn with<T>(
+    /// The lane of a channel, and the link that is in force.
+    pub(super) fn find(
         &self,
         prefix: &Prefix,
         channel: &Channel,
-        work: impl FnOnce(&Arc<Lane>, Option<&Attached<L>>) -> T,
-    ) -> T {
+    ) -> (Arc<Lane>, Option<Arc<Attached<L>>>) {
         let table = self.read();
         if let Some(lane) = table.by_channel.get(channel) {
-            return work(lane, table.attached.as_deref());
+            return (Arc::clone(lane), table.attached.clone());
         }
         drop(table);
-        let lane = self.write().add(prefix, channel);
-        work(&lane, self.read().attached.as_deref())
+        let mut table = self.write();
+        let lane = table.add(prefix, channel);
+        (lane, table.attached.clone())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table<L>> {
@@ -76,7 +76,7 @@ impl<L> Table<L> {
     fn add(&mut self, prefix: &Prefix, channel: &Channel) -> Arc<Lane> {
         if self.by_channel.len() >= MAX_LANES && !self.by_channel.contains_key(channel) {
             self.epoch += 1;
-            // Whoever uses a lane holds it, or the lock that is held here.
+            // Whoever uses a lane holds it, and can only get it under the lock that is held here.
             self.by_channel
                 .retain(|_, lane| Arc::strong_count(lane) > 1);
         }
