@@ -124,7 +124,7 @@ async fn hand_over<L: Link>(
 ) -> Outcome {
     let timeout = core.options.publish_timeout;
     let lost = || Failure::unknown(Unknown::ConnectionLost, None);
-    let mut begin = Instant::now();
+    let begin = Instant::now();
     let mut publish = attached.link.publish(name, frame);
     {
         let _wait = core.patience.wait();
@@ -139,17 +139,19 @@ async fn hand_over<L: Link>(
             return sent.map_err(|error| failure(core, error));
         }
     }
+    let mut deadline = begin + timeout;
     loop {
         tokio::select! {
             biased;
             sent = &mut publish => return sent.map_err(|error| failure(core, error)),
             () = attached.fate.ended() => return Err(lost()),
-            () = sleep_until(begin + timeout) => {
-                // Much later than that, it was the caller who did not look, and the broker may have answered.
-                if begin.elapsed() <= timeout + timeout / 4 {
+            () = sleep_until(deadline) => {
+                // Much later than that, nobody has looked, and the broker may have answered: that is heard of in a moment.
+                let moment = timeout / 4;
+                if deadline > begin + timeout || begin.elapsed() <= timeout + moment {
                     break;
                 }
-                begin = Instant::now();
+                deadline = Instant::now() + moment;
             }
         }
     }
