@@ -162,9 +162,20 @@ async fn a_join_during_which_an_outage_begins_is_deferred() {
     assert_eq!(next(&mut client).await, "x");
 }
 
-/// Connects so many clients, of a user each and in two of many groups; says how many bytes each takes, and how long it
-/// takes to connect and to disconnect them.
-fn crowd(count: usize) -> (i64, Duration, Duration) {
+/// What a crowd of clients costs.
+#[derive(Debug)]
+#[allow(dead_code)] // printed
+struct Cost {
+    count: usize,
+    bytes_each: i64,
+    connect_each: Duration,
+    send_to_all_each: Duration,
+    send_to_one: Duration,
+    disconnect_each: Duration,
+}
+
+/// Connects so many clients, of a user each and in two groups: one with everybody, and one of a thousand.
+fn crowd(count: usize) -> Cost {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -176,32 +187,44 @@ fn crowd(count: usize) -> (i64, Duration, Duration) {
     let used = measure(|| {
         runtime.block_on(async {
             for n in 0..count {
-                let client = hub
-                    .connect(Connect::new().user(format!("user {n}")))
-                    .await
-                    .unwrap();
+                let request = Connect::new().user(format!("user {n}"));
+                let client = hub.connect(request).await.unwrap();
                 client.join(format!("room {}", n % 1000)).await.unwrap();
                 client.join("everybody").await.unwrap();
                 clients.push(client);
             }
         });
     });
-    let connected = begin.elapsed();
-    runtime.block_on(async {
-        let sent = hub.send(Target::group("room 7"), "x").await.unwrap();
-        assert_eq!(sent.local, count / 1000);
-    });
+    let connect = begin.elapsed();
+    let send = |target: Target, reached: usize| {
+        let begin = Instant::now();
+        let sent = runtime.block_on(hub.send(target, "x")).unwrap();
+        assert_eq!(sent.local, reached);
+        begin.elapsed()
+    };
+    send(Target::group("room 7"), count / 1000);
+    let all = send(Target::group("everybody"), count);
+    let one = (0..1000).map(|n| send(Target::user(format!("user {n}")), 1));
+    let one: Duration = one.sum();
     let begin = Instant::now();
     drop(clients);
-    let disconnected = begin.elapsed();
+    let disconnect = begin.elapsed();
     assert_eq!((hub.stats().connections, hub.stats().rooms), (0, 0));
-    (used.bytes_current / count as i64, connected, disconnected)
+    let each = |total: Duration| total / u32::try_from(count).unwrap();
+    Cost {
+        count,
+        bytes_each: used.bytes_current / i64::try_from(count).unwrap(),
+        connect_each: each(connect),
+        send_to_all_each: each(all),
+        send_to_one: one / 1000,
+        disconnect_each: each(disconnect),
+    }
 }
 
 #[test]
 fn a_connection_with_a_user_and_two_groups_takes_less_than_1500_bytes() {
-    let (bytes, ..) = crowd(10_000);
-    assert!(bytes < 1500, "{bytes} bytes for each");
+    let cost = crowd(10_000);
+    assert!(cost.bytes_each < 1500, "{cost:?}");
 }
 
 /// Run by hand: `cargo test --release -p backplane-core --test hub_life -- --ignored --nocapture`.
@@ -209,9 +232,6 @@ fn a_connection_with_a_user_and_two_groups_takes_less_than_1500_bytes() {
 #[ignore = "prints figures"]
 fn a_crowd_of_each_size() {
     for count in [10_000, 30_000, 100_000] {
-        let (bytes, connected, disconnected) = crowd(count);
-        println!(
-            "{count}: {bytes} bytes each, connected in {connected:?}, disconnected in {disconnected:?}"
-        );
+        println!("{:#?}", crowd(count));
     }
 }

@@ -15,8 +15,7 @@ use super::stats::Counters;
 use super::table::Table;
 use crate::backplane::Backplane;
 use crate::capability::{Order, Requirement};
-use crate::error::SubscribeErrorKind;
-use crate::subscription::{Subscribe, Subscription};
+use crate::subscription::Subscribe;
 
 /// How a node's own connections get what is sent on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +101,7 @@ impl HubBuilder {
         if let Some(capacity) = self.receive_capacity {
             request = request.capacity(capacity);
         }
-        let subscription = subscribe(&*self.backplane, request).await?;
+        let subscription = self.backplane.subscribe(request).await?;
         let inner = Arc::new(Inner {
             node,
             name: self.name,
@@ -121,19 +120,5 @@ impl HubBuilder {
         inner.tasks.spawn(task);
         inner.tasks.close();
         Ok(Hub::of(inner))
-    }
-}
-
-async fn subscribe(
-    backplane: &dyn Backplane,
-    request: Subscribe,
-) -> Result<Subscription, HubError> {
-    loop {
-        match backplane.subscribe(request.clone()).await {
-            Ok(subscription) => return Ok(subscription),
-            // An outage began meanwhile.
-            Err(error) if error.kind() == SubscribeErrorKind::Unavailable => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }

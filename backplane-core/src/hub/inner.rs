@@ -76,18 +76,8 @@ impl Inner {
             room: Some(room),
             subscribed: Subscribed::Deferred,
         };
-        claim.subscribed = loop {
-            let subscribed = self
-                .subscription
-                .subscribe_deferred([channel.clone()])
-                .await;
-            match subscribed {
-                Ok(subscribed) => break subscribed,
-                // The outage began meanwhile.
-                Err(error) if error.kind() == SubscribeErrorKind::Unavailable => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let subscribing = self.subscription.subscribe_deferred([channel.clone()]);
+        claim.subscribed = subscribing.await?;
         Ok(claim)
     }
 

@@ -44,14 +44,18 @@ impl<'t> Selection<'t> {
         let Some(second) = addresses.next() else {
             return Self::One(first);
         };
+        if matches!(first, Source::All) {
+            return Self::One(first);
+        }
         let mut sources = vec![first];
         // A room that is named over and over is looked at once.
         let mut rooms: HashSet<RoomId, ById> = sources.iter().filter_map(Source::room).collect();
         for address in std::iter::once(second).chain(addresses) {
-            let source = Source::of(table, protocol, address);
-            let is_new = source.room().is_none_or(|room| rooms.insert(room));
-            if is_new && !matches!(source, Source::Nobody) {
-                sources.push(source);
+            match Source::of(table, protocol, address) {
+                Source::All => return Self::One(Source::All),
+                Source::Nobody => {}
+                Source::Room(id, _) if !rooms.insert(id) => {}
+                source => sources.push(source),
             }
         }
         Self::Union(sources)
