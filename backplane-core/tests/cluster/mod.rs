@@ -27,10 +27,6 @@ pub fn prefix() -> Prefix {
 
 pub fn options() -> NodeOptions {
     NodeOptions::new(prefix())
-        .publish_timeout(Duration::from_millis(300))
-        .subscribe_timeout(Duration::from_secs(2))
-        .heartbeat_interval(Duration::from_millis(200))
-        .heartbeat_timeout(Duration::from_millis(500))
         .backoff_initial(Duration::from_millis(1))
         .backoff_max(Duration::from_millis(5))
 }
