@@ -130,6 +130,26 @@ async fn a_join_that_is_cancelled_leaves_nothing_behind_and_disturbs_no_other() 
     }
 }
 
+#[tokio::test]
+async fn a_disconnect_while_a_join_is_on_its_way_leaves_nothing_behind() {
+    let cluster = Cluster::of(1, BOTH[0]).await;
+    let connection = cluster.connect(0).await;
+    let handle = connection.handle();
+    let way = Duration::from_millis(20);
+    cluster.bus.delay(way, way);
+    let mut join = Box::pin(handle.join("g"));
+    assert!(poll!(join.as_mut()).is_pending());
+    drop(connection);
+    assert!(matches!(join.await, Err(HubError::Disconnected)));
+    cluster.bus.undelay();
+    assert_eq!(cluster.hubs[0].stats().rooms, 0);
+    assert_eq!(cluster.nodes[0].stats().channels, 2);
+    until("the broker forgets it", || {
+        cluster.subscribers("group:g") == 0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disconnect_that_meets_a_join_leaves_nothing_behind() {
     let cluster = Cluster::of(1, BOTH[0]).await;

@@ -147,7 +147,7 @@ impl ConnectionHandle {
     /// any node, reaches the connection (rule H11). Joining again changes nothing (rule H13).
     ///
     /// In an outage it works too (rule H16), and says [`Subscribed::Deferred`]: messages of this node arrive at once, those
-    /// of others when the node is attached again.
+    /// of others when the node is attached again. While an outage has not been noticed, it waits until it is.
     ///
     /// # Errors
     /// `InvalidName`; `Disconnected` when the connection has ended meanwhile, `Closed`; `Subscribe` when the broker
