@@ -47,6 +47,7 @@ pub mod driver;
 mod engine;
 mod error;
 mod frame;
+pub mod hub;
 mod message;
 mod name;
 mod options;

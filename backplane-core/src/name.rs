@@ -210,24 +210,38 @@ pub enum InvalidName {
 pub enum NameKind {
     /// A [`Channel`].
     Channel,
+    /// A group of a [hub](crate::hub).
+    Group,
+    /// A [hub](crate::hub).
+    Hub,
     /// A [`Prefix`].
     Prefix,
+    /// A user of a [hub](crate::hub).
+    User,
 }
 
 impl fmt::Display for NameKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Channel => "channel name",
+            Self::Group => "group name",
+            Self::Hub => "hub name",
             Self::Prefix => "prefix",
+            Self::User => "user id",
         })
     }
 }
 
 fn parse(kind: NameKind, name: &str, limit: usize) -> Result<Arc<str>, InvalidName> {
+    check(kind, name, limit).map(|()| Arc::from(name))
+}
+
+/// Whether a name has a length that it may have.
+pub(crate) const fn check(kind: NameKind, name: &str, limit: usize) -> Result<(), InvalidName> {
     match name.len() {
         0 => Err(InvalidName::Empty(kind)),
         len if len > limit => Err(InvalidName::TooLong { kind, len, limit }),
-        _ => Ok(Arc::from(name)),
+        _ => Ok(()),
     }
 }
 

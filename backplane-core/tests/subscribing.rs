@@ -208,6 +208,26 @@ async fn a_second_local_subscription_costs_a_round_trip_and_no_subscribe() {
 }
 
 #[tokio::test]
+async fn a_deferred_subscribe_is_not_failed_by_an_outage_that_begins_meanwhile() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let mut subscription = node.subscribe(Subscribe::to([])).await.unwrap();
+    let handle = subscription.handle();
+    for round in 0..20 {
+        let news = channel(&format!("news {round}"));
+        let mut subscribing = Box::pin(handle.subscribe_deferred([news.clone()]));
+        assert!(futures_util::poll!(subscribing.as_mut()).is_pending());
+        fake.0.break_link();
+        subscribing.await.unwrap();
+        node.watch().connected().await.unwrap();
+        while node.publish(&news, "hello".into()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        while next(&mut subscription).await != "hello" {}
+    }
+}
+
+#[tokio::test]
 async fn a_deferred_channel_takes_effect_with_the_reconnection_and_has_no_gap() {
     let fake = Fake::new();
     let node = Node::connect(fake.clone(), options()).await.unwrap();

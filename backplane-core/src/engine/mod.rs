@@ -25,13 +25,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::core::Core;
 pub(crate) use self::fate::LinkFate;
 use self::lane::{Entered, Limits, Payloads};
 use self::outcome::Failure;
-pub(crate) use self::router::Router;
+pub(crate) use self::router::{ById, Router};
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
 use crate::backplane::Backplane;
@@ -386,20 +386,25 @@ impl SubscriptionControl for Control {
         deferred: bool,
     ) -> Result<Subscribed, SubscribeError> {
         let failed = |kind| SubscribeError::new(kind, None);
-        let (claim, done) = match self.router.claim(self.id, &channels, deferred) {
-            Ok(Claimed::InForce) => return Ok(Subscribed::InForce),
-            Ok(Claimed::Deferred) => return Ok(Subscribed::Deferred),
-            Ok(Claimed::Waiting(claim, done)) => (claim, done),
-            Err(kind) => return Err(failed(kind)),
-        };
-        match timeout(self.within, done).await {
-            Ok(Ok(Ok(()))) => {
-                claim.confirm();
-                Ok(Subscribed::InForce)
+        let until = Instant::now() + self.within;
+        loop {
+            let (claim, done) = match self.router.claim(self.id, &channels, deferred) {
+                Ok(Claimed::InForce) => return Ok(Subscribed::InForce),
+                Ok(Claimed::Deferred) => return Ok(Subscribed::Deferred),
+                Ok(Claimed::Waiting(claim, done)) => (claim, done),
+                Err(kind) => return Err(failed(kind)),
+            };
+            match timeout_at(until, done).await {
+                Ok(Ok(Ok(()))) => {
+                    claim.confirm();
+                    return Ok(Subscribed::InForce);
+                }
+                // The outage began meanwhile.
+                Ok(Ok(Err(SubscribeErrorKind::Unavailable))) if deferred => {}
+                Ok(Ok(Err(kind))) => return Err(failed(kind)),
+                Ok(Err(_)) => return Err(failed(SubscribeErrorKind::Closed)),
+                Err(_) => return Err(failed(SubscribeErrorKind::Timeout)),
             }
-            Ok(Ok(Err(kind))) => Err(failed(kind)),
-            Ok(Err(_)) => Err(failed(SubscribeErrorKind::Closed)),
-            Err(_) => Err(failed(SubscribeErrorKind::Timeout)),
         }
     }
 

@@ -1,13 +1,13 @@
-//! Hashing of ids that the node counts itself: nobody outside can choose them, so the hash needs no secret.
+//! Hashing of ids that the node itself counts or draws: nobody outside can choose them, so the hash needs no secret.
 
 use std::hash::{BuildHasher, Hasher};
 
-/// Hashes numbers that are counted up.
+/// Hashes numbers that are counted up, or random.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ById;
+pub(crate) struct ById;
 
 #[derive(Debug)]
-pub(super) struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl BuildHasher for ById {
     type Hasher = IdHasher;

@@ -25,7 +25,7 @@ pub(crate) use self::claim::Claimed;
 use self::claim::{Settled, Waiters};
 use self::heard::{Heard, MAX_PUBLISHERS, Publishers};
 use self::held::Held;
-use self::ids::ById;
+pub(crate) use self::ids::ById;
 use self::members::{Member, Members};
 pub(crate) use self::plan::Plan;
 use crate::driver::BrokerChannel;
