@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use backplane_core::driver::{BrokerChannel, Frame, Link as _, LinkPublishError};
 use backplane_core::{Channel, NotSent, PublishError, PublishErrorKind, PublishManyError, Unknown};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
+use super::driver::{Line, LinkTwist};
 use super::harness::Wrong;
 use super::node::{Inner, NodeTwist, Tasks, lock};
 use super::{Mutant, mutant};
@@ -173,6 +175,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "with a call given up, this arrived",
         "the rest of a call that was given up is sent by a task, when its turn is over",
         || Wrong::new().nodes(|_| GoesOn(Arc::default())),
+    ),
+    mutant!(
+        "numbers-have-two-bytes",
+        "O5",
+        "of 1000 did not arrive",
+        "the number of a message is written in two bytes, and begins again at nought",
+        || Wrong::new().links(|| TwoBytes),
     ),
     mutant!(
         "a-closed-node-takes-calls",
@@ -581,6 +590,28 @@ impl NodeTwist for Leads {
         }
         drop(leading);
         told
+    }
+}
+
+struct TwoBytes;
+
+#[async_trait]
+impl LinkTwist for TwoBytes {
+    async fn publish(
+        &self,
+        line: &Line,
+        channel: &BrokerChannel,
+        frame: &Frame,
+    ) -> Result<(), LinkPublishError> {
+        /// Where the two lowest of its eight bytes end.
+        const FROM: usize = 14;
+        const TO: usize = 20;
+        let mut bytes = BytesMut::from(&frame.encode()[..]);
+        bytes[FROM..TO].fill(0);
+        let cut = Frame::decode(&bytes.freeze());
+        line.link
+            .publish(channel, cut.as_ref().unwrap_or(frame))
+            .await
     }
 }
 

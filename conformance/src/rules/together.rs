@@ -56,6 +56,7 @@ async fn o5(trial: Trial) -> Outcome {
         .await?;
     let b = trial.node_with(patient(&trial)).await?;
     in_order(&trial, &a, &b).await?;
+    many_thousands(&trial, &b).await?;
     read_together(&trial, &a, &b).await?;
     beside_bad_ones(&trial, &b).await?;
     for broker in [Broker::Serves, Broker::Frozen] {
@@ -193,6 +194,21 @@ fn same(got: &[Delivery], expected: impl IntoIterator<Item = Bytes>) -> Outcome 
                 return broken(format!("expected message {expected}, got {other:?}"));
             }
         }
+    }
+    Ok(())
+}
+
+/// A node goes on publishing to a channel when a number of two bytes would have come to its end.
+async fn many_thousands(trial: &Trial, b: &Node) -> Outcome {
+    const EACH: usize = 1000;
+    let a = trial.node_with(patient(trial)).await?;
+    let news = channel("thousands")?;
+    let mut reader = trial.subscribe(b, [&news]).await?;
+    for thousand in 0..=usize::from(u16::MAX) / EACH + 1 {
+        let text = |i: usize| Bytes::from(format!("{thousand} {i}"));
+        let call = a.publish_many(&news, (0..EACH).map(text).collect());
+        accepted(trial.in_time(ENDS, call).await?)?;
+        same(&take(&mut reader, EACH).await?, (0..EACH).map(text))?;
     }
     Ok(())
 }
