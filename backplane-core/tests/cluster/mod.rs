@@ -13,7 +13,7 @@ use tokio::time::timeout;
 pub const BOTH: [DeliveryMode; 2] = [DeliveryMode::LocalFirst, DeliveryMode::ThroughBackplane];
 
 /// How long anything that must come may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Cluster {
     pub bus: MemoryBus,
