@@ -49,10 +49,20 @@ async fn h27_malformed_and_newer_messages_are_skipped_and_counted_and_later_ones
     let skipped: [(String, &[u8], u64, u64); 6] = [
         ("all".into(), b"hello", 1, 0),
         ("group:g".into(), b"", 1, 0),
-        ("all".into(), b"\x94\x01\xc0\xc0\xdf\xff\xff\xff\xff", 1, 0),
-        (format!("node:{node}"), b"\x94\x01\xc0\xc0\x80", 1, 0),
-        ("all".into(), b"\x94\x02\xc0\xc0\x80", 0, 1),
-        ("group:g".into(), b"\x94\x01\x91\x92\x09\xc0\xc0\x80", 0, 1),
+        (
+            "all".into(),
+            b"\x95\x01\x00\xc0\xc0\xdf\xff\xff\xff\xff",
+            1,
+            0,
+        ),
+        (format!("node:{node}"), b"\x95\x01\x00\xc0\xc0\x80", 1, 0),
+        ("all".into(), b"\x95\x02\x00\xc0\xc0\x80", 0, 1),
+        (
+            "group:g".into(),
+            b"\x95\x01\x00\x91\x92\x09\xc0\xc0\x80",
+            0,
+            1,
+        ),
     ];
     let (mut malformed, mut newer) = (0, 0);
     for (channel, bytes, more_malformed, more_newer) in skipped {

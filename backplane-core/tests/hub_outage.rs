@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backplane_core::hub::{Connect, DeliveryMode, Hub, Others, SendError, Target};
 use backplane_core::{Backplane, NotSent, PublishErrorKind, Subscribed, Unknown};
 use backplane_memory::MemoryBus;
-use cluster::{BOTH, Cluster, PATIENCE, flush, next, options};
+use cluster::{BOTH, Cluster, PATIENCE, flush, next, options, until};
 use futures_util::{FutureExt, poll};
 use tokio::time::timeout;
 
@@ -199,7 +199,14 @@ async fn h23_what_the_hub_itself_cannot_take_in_is_told_too() {
         .await
         .unwrap();
     let far = Hub::builder(far).build().await.unwrap();
-    let (mut gaps, mut client) = (near.gaps(), near.connect(Connect::new()).await.unwrap());
+    let mut client = near.connect(Connect::new()).await.unwrap();
+    until("they have greeted each other", || {
+        [&near, &far].map(|hub| hub.nodes().ids.len()) == [2, 2]
+    })
+    .await;
+    far.send(Target::all(), "0").await.unwrap();
+    assert_eq!(next(&mut client).await, "0");
+    let mut gaps = near.gaps();
     // Nothing else runs meanwhile: the task of the near hub gets no turn.
     for text in ["1", "2", "3"] {
         far.send(Target::all(), text)

@@ -15,6 +15,7 @@ use backplane_core::{
 };
 use futures_util::future::{join, join_all};
 use support::{Fake, OnPublish, channel, next, options, until};
+use tokio::time::Instant;
 
 fn poll_once<T>(future: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
     future.poll(&mut Context::from_waker(Waker::noop()))
@@ -28,6 +29,26 @@ impl Wake for Count {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_looked_at_late_has_a_moment_left_and_not_its_whole_time_again() {
+    let (patience, hour) = (Duration::from_secs(4), Duration::from_secs(3600));
+    let options = options().publish_timeout(patience).heartbeat_interval(hour);
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut publish = pin!(node.publish(&news, "late".into()));
+    assert!(poll_once(publish.as_mut()).is_pending());
+    // The node's clock starts with the first that waits.
+    tokio::task::yield_now().await;
+    tokio::time::advance(2 * patience).await;
+    let begin = Instant::now();
+    let error = publish.await.unwrap_err();
+    let timeout = PublishErrorKind::Unknown(Unknown::Timeout(patience));
+    assert_eq!(error.kind(), timeout);
+    assert!(begin.elapsed() <= patience / 3, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -248,7 +269,7 @@ async fn a_publish_ends_within_twice_its_timeout_however_long_the_queue() {
     let node = Node::connect(fake.clone(), one_each).await.unwrap();
     let news = channel("news");
     fake.0.slow_down(Duration::from_millis(1900));
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let crowd = join_all((0..20).map(|i: u32| node.publish(&news, i.to_string().into()))).await;
     assert!(begin.elapsed() <= 2 * timeout, "{:?}", begin.elapsed());
     let overloaded = PublishErrorKind::NotSent(NotSent::Overloaded);
@@ -399,7 +420,7 @@ async fn a_publish_that_is_not_answered_is_unknown_after_the_timeout_and_ends_th
         .unwrap();
     let news = channel("news");
     fake.0.close_gate();
-    let begin = tokio::time::Instant::now();
+    let begin = Instant::now();
     let first = node.publish(&news, "in hand".into());
     let second = node.publish(&news, "waiting".into());
     let (first, second) = join(first, second).await;

@@ -7,12 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures_core::Stream;
 
 use super::error::HubError;
 use super::id::ConnectionId;
 use super::inner::Inner;
+use super::invocations::{CompleteError, InvocationId};
 use super::outbox::{Ended, Outbound, Outbox, Overflow};
+use super::payload::Payload;
+use super::signal::Refusal;
 use super::sink::Sink;
 use crate::subscription::Subscribed;
 
@@ -30,16 +34,21 @@ use crate::subscription::Subscribed;
 #[must_use = "nobody is connected before the hub is asked"]
 pub struct Connect {
     user: Option<String>,
+    metadata: Bytes,
     capacity: usize,
     overflow: Overflow,
     with_gaps: bool,
 }
 
 impl Connect {
+    /// The longest [metadata](Self::metadata), in bytes.
+    pub const MAX_METADATA_LEN: usize = 4096;
+
     /// A client that is no particular user, with the default queue.
     pub const fn new() -> Self {
         Self {
             user: None,
+            metadata: Bytes::new(),
             capacity: 256,
             overflow: Overflow::DropAndTell,
             with_gaps: false,
@@ -49,6 +58,13 @@ impl Connect {
     /// The user whose connection it is. A user may have any number of them, on any nodes. Default: none.
     pub fn user(mut self, id: impl Into<String>) -> Self {
         self.user = Some(id.into());
+        self
+    }
+
+    /// What [lists of connections](super::Hub::connections) say about it on every node: bytes of the application's own,
+    /// [`MAX_METADATA_LEN`](Self::MAX_METADATA_LEN) at most. Default: none.
+    pub fn metadata(mut self, metadata: impl Into<Bytes>) -> Self {
+        self.metadata = metadata.into();
         self
     }
 
@@ -156,17 +172,9 @@ impl ConnectionHandle {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind, unless the connection was in the group before.
     pub async fn join(&self, group: impl AsRef<str> + Send) -> Result<Subscribed, HubError> {
-        let channel = self.inner.protocol.group(group.as_ref())?;
         let id = &self.outbox.id;
-        let claim = self.inner.claim(&channel, Some(id)).await?;
-        let subscribed = claim.subscribed;
-        let mut table = self.inner.write();
-        let joined = claim.room().is_some_and(|room| table.join(id, room));
-        claim.settle(&mut table);
-        match joined {
-            true => Ok(subscribed),
-            false => Err(HubError::Disconnected),
-        }
+        let claim = self.inner.begin_join(id, group.as_ref())?;
+        claim.join(id).await
     }
 
     /// Takes the connection out of a group. When it returns, nothing that is sent to the group from then on reaches the
@@ -179,10 +187,7 @@ impl ConnectionHandle {
     /// # Cancel safety
     /// It is done at the first poll.
     pub async fn leave(&self, group: impl AsRef<str> + Send) -> Result<(), HubError> {
-        let channel = self.inner.protocol.group(group.as_ref())?;
-        let mut table = self.inner.write();
-        let unused = table.leave(&self.outbox.id, &channel);
-        self.inner.unsubscribe(unused);
+        self.inner.leave(&self.outbox.id, group.as_ref())?;
         Ok(())
     }
 
@@ -194,6 +199,33 @@ impl ConnectionHandle {
         names
             .map(|channel| self.inner.protocol.group_name(channel).to_owned())
             .collect()
+    }
+
+    /// What [`Connect::metadata`] said of it.
+    #[must_use]
+    pub fn metadata(&self) -> Bytes {
+        self.outbox.metadata()
+    }
+
+    /// Hands over what the client has answered to a call that it got as [`Outbound::Invoke`]: a result, or an error in
+    /// words (rule H19).
+    ///
+    /// # Errors
+    /// `Unknown` when nobody waits for it any more, which is nothing to worry about; `WrongConnection` when another
+    /// connection was asked: the call goes on waiting for that one.
+    pub fn complete(
+        &self,
+        call: InvocationId,
+        answer: Result<impl Into<Payload>, impl Into<String>>,
+    ) -> Result<(), CompleteError> {
+        let asker = self
+            .inner
+            .invocations
+            .complete(self.outbox.id.key(), call)?;
+        let answer = answer.map(Into::into);
+        let answer = answer.map_err(|error| Refusal::Client(error.into()));
+        self.inner.answer(asker, answer);
+        Ok(())
     }
 
     /// Ends the connection, without what is still in its queue. What its owner does when it is dropped.
@@ -215,12 +247,16 @@ impl Inner {
         request: Connect,
         sink: Option<Arc<dyn Sink>>,
     ) -> Result<Owner, HubError> {
+        let (len, limit) = (request.metadata.len(), Connect::MAX_METADATA_LEN);
+        if len > limit {
+            return Err(HubError::MetadataTooLong { len, limit });
+        }
         let user = request.user.map(|id| self.protocol.user(&id));
         let user = user.transpose().map_err(HubError::from)?;
-        let claim = match &user {
-            Some(channel) => Some(self.claim(channel, None).await?),
-            None => None,
-        };
+        let claim = user.map(|channel| self.claim(channel, None)).transpose()?;
+        if let Some(claim) = &claim {
+            claim.subscribe().await?;
+        }
         let mut table = self.write();
         if table.closed {
             // A claim that is dropped locks the table.
@@ -233,7 +269,13 @@ impl Inner {
                 break id;
             }
         };
-        let outbox = Outbox::new(id, request.capacity, request.overflow, sink);
+        let outbox = Outbox::new(
+            id,
+            request.capacity,
+            request.overflow,
+            &request.metadata,
+            sink,
+        );
         let outbox = Arc::new(outbox);
         let room = claim.as_ref().and_then(|claim| claim.room());
         table.connect(Arc::clone(&outbox), room, request.with_gaps);

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::id::ConnectionId;
+use super::id::{ConnectionId, Key};
 use super::inner::Inner;
+use super::invocations::{Asker, Invocation, InvocationId};
 use super::outbox::{Due, Ended, Put};
 use super::payload::Payload;
 use super::select::Selection;
+use super::signal::{Packet, Refusal, Signal};
 use super::table::Member;
 use super::target::{AddressRef, Target};
-use super::wire::Skipped;
+use super::wire::{Received, Skipped};
 use crate::message::{Delivery, Gap, Message};
+use crate::name::{Channel, NodeId};
 use crate::subscription::Subscription;
 
 /// How many deliveries are taken at once.
@@ -32,7 +35,7 @@ struct Last(Arc<Inner>);
 /// Reads from the backplane until the hub, or its node, is closed.
 pub(super) async fn run(inner: Arc<Inner>, mut subscription: Subscription) {
     let last = Last(inner);
-    let inner = &*last.0;
+    let inner = &last.0;
     let mut burst = Vec::new();
     loop {
         let taken = tokio::select! {
@@ -43,9 +46,15 @@ pub(super) async fn run(inner: Arc<Inner>, mut subscription: Subscription) {
         if taken == 0 {
             return;
         }
+        let mut heard = inner.node;
         for delivery in burst.drain(..) {
             match delivery {
-                Delivery::Message(message) => inner.take(&message),
+                Delivery::Message(message) => {
+                    if inner.take(&message) && message.publisher() != heard {
+                        heard = message.publisher();
+                        inner.heard(heard);
+                    }
+                }
                 Delivery::Gap(gap) => inner.tell(&gap),
             }
             // A message for many connections is a lot of work.
@@ -71,15 +80,46 @@ impl Inner {
         round.queued
     }
 
-    /// Takes a message of the backplane.
-    fn take(&self, message: &Message) {
+    /// Takes a message of the backplane. Says whether it shows that its publisher is a node of the hub, other than by a
+    /// word about itself.
+    fn take(self: &Arc<Self>, message: &Message) -> bool {
+        let from = message.publisher();
+        match self.protocol.decode(message.payload()) {
+            Ok(Packet::Message(received)) => {
+                self.deliver(message.channel(), &received);
+                return true;
+            }
+            Ok(Packet::Signal(signal)) => {
+                let is_word = matches!(signal, Signal::Presence { .. });
+                self.signalled(from, signal);
+                return !is_word;
+            }
+            Err(Skipped::Malformed) => self.counters.malformed.add(1),
+            Err(Skipped::Newer) => self.counters.incompatible.add(1),
+        }
+        false
+    }
+
+    fn signalled(self: &Arc<Self>, from: NodeId, signal: Signal) {
+        match signal {
+            Signal::Request {
+                id,
+                patience,
+                request,
+            } => self.serve(from, id, patience, request),
+            Signal::Cancel { id } => self.cancelled(from, id),
+            Signal::Reply { id, reply } => {
+                if !self.requests.reply(from, id, reply) {
+                    self.counters.late.add(1);
+                }
+            }
+            Signal::Presence { birth, word } => self.hear(from, birth, word),
+        }
+    }
+
+    /// Hands a message of the backplane to whom it means.
+    fn deliver(&self, channel: &Channel, received: &Received) {
         self.counters.received.add(1);
-        let received = match self.protocol.decode(message.payload()) {
-            Ok(received) => received,
-            Err(Skipped::Malformed) => return self.counters.malformed.add(1),
-            Err(Skipped::Newer) => return self.counters.incompatible.add(1),
-        };
-        let channel = message.channel();
         if received.targets.is_none() && *channel == self.node_channel {
             return self.counters.malformed.add(1);
         }
@@ -95,6 +135,50 @@ impl Inner {
             };
             let put = |member| round.put(member, &received.payload);
             selection.each(&table, protocol, received.except.iter(), put);
+        }
+        drop(round);
+    }
+
+    /// Hands a call to a connection of this node, which answers it later (rule H19).
+    pub(super) fn call(
+        &self,
+        id: &ConnectionId,
+        payload: &Payload,
+        asker: Asker,
+    ) -> Result<InvocationId, (Refusal, Option<Asker>)> {
+        let mut round = Round::new(self);
+        let table = self.read();
+        let Some(member) = table.member(id) else {
+            return Err((Refusal::UnknownConnection, Some(asker)));
+        };
+        let Some(call) = self.invocations.add(id.key(), asker) else {
+            return Err((Refusal::Disconnected, None));
+        };
+        let invocation = Invocation {
+            id: call,
+            payload: payload.clone(),
+        };
+        let why = match member.outbox.put_call(invocation, &mut round.due) {
+            Put::Queued => return Ok(call),
+            Put::TooSlow => {
+                // When it is disconnected, in a moment, its calls are answered.
+                round.too_slow.push(*id);
+                return Ok(call);
+            }
+            Put::Dropped => Refusal::QueueFull,
+            Put::Ended => Refusal::Disconnected,
+        };
+        Err((why, self.invocations.complete(id.key(), call).ok()))
+    }
+
+    /// Tells a connection that nobody waits for its answer.
+    pub(super) fn deliver_cancel(&self, key: Key, call: InvocationId) {
+        let mut round = Round::new(self);
+        {
+            let table = self.read();
+            if let Some(member) = table.by_key(key) {
+                member.outbox.cancel_call(call, &mut round.due);
+            }
         }
         drop(round);
     }

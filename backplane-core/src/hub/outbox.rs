@@ -7,7 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+
 use super::id::ConnectionId;
+use super::invocations::{Invocation, InvocationId};
 use super::payload::Payload;
 use super::sink::Sink;
 use crate::message::Gap;
@@ -18,6 +21,11 @@ use crate::message::Gap;
 pub enum Outbound {
     /// A message.
     Message(Payload),
+    /// A call that wants an answer: see [`Hub::invoke`](super::Hub::invoke).
+    Invoke(Invocation),
+    /// Nobody waits any longer for the answer to a call that it got before. Only a hint: it is left out when the queue is
+    /// full.
+    Cancelled(InvocationId),
     /// So many messages did not fit into the connection's queue, at this place. Exact (rule H22).
     Missed(u64),
     /// Messages of other nodes were, or may have been, lost here. Only connections that
@@ -42,6 +50,8 @@ pub enum Overflow {
 pub enum Ended {
     /// Its owner disconnected it.
     Disconnected,
+    /// The hub was [told](super::Hub::disconnect) to end it: it gets what is queued, and then the end.
+    Removed,
     /// The hub, or its node, was closed.
     HubClosed,
     /// Its sink failed or panicked.
@@ -55,12 +65,14 @@ pub(super) struct Outbox {
     pub(super) id: ConnectionId,
     capacity: usize,
     overflow: Overflow,
+    metadata: Option<Box<Bytes>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
+    /// How many of them count against the capacity.
     messages: usize,
     ended: Option<Ended>,
     reader: Option<Waker>,
@@ -72,6 +84,8 @@ struct State {
 /// An [`Outbound`] of 16 bytes.
 enum Item {
     Message(Payload),
+    Invoke(Box<Invocation>),
+    Cancelled(InvocationId),
     Missed(u64),
     Gap(Box<Gap>),
 }
@@ -101,16 +115,59 @@ impl Outbox {
         id: ConnectionId,
         capacity: usize,
         overflow: Overflow,
+        metadata: &Bytes,
         sink: Option<Arc<dyn Sink>>,
     ) -> Self {
         Self {
             id,
             capacity: capacity.max(1),
             overflow,
+            metadata: (!metadata.is_empty()).then(|| Box::new(metadata.clone())),
             state: Mutex::new(State {
                 sink,
                 ..State::default()
             }),
+        }
+    }
+
+    pub(super) fn metadata(&self) -> Bytes {
+        self.metadata.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Queues a call, or says why not: one that is dropped is told to the caller and not to the connection.
+    pub(super) fn put_call(self: &Arc<Self>, call: Invocation, due: &mut Due) -> Put {
+        let mut state = self.lock();
+        let put = match () {
+            () if state.ended.is_some() => return Put::Ended,
+            () if state.messages < self.capacity => {
+                state.messages += 1;
+                state.items.push_back(Item::Invoke(Box::new(call)));
+                Put::Queued
+            }
+            () if self.overflow == Overflow::Disconnect => {
+                state.ended = Some(Ended::TooSlow);
+                Put::TooSlow
+            }
+            () => return Put::Dropped,
+        };
+        self.told(&mut state, due);
+        put
+    }
+
+    /// A call is not wanted any more: takes it back, or tells the connection that it was.
+    pub(super) fn cancel_call(self: &Arc<Self>, id: InvocationId, due: &mut Due) {
+        let mut state = self.lock();
+        let is_it = |item: &Item| matches!(item, Item::Invoke(call) if call.id == id);
+        if let Some(at) = state.items.iter().position(is_it) {
+            let call = state.items.remove(at);
+            state.messages -= 1;
+            drop(state);
+            return drop(call);
+        }
+        if state.ended.is_none() && state.messages < self.capacity {
+            state.messages += 1;
+            state.items.push_back(Item::Cancelled(id));
+            self.told(&mut state, due);
         }
     }
 
@@ -254,6 +311,14 @@ impl State {
                 self.messages -= 1;
                 Outbound::Message(payload)
             }
+            Item::Invoke(call) => {
+                self.messages -= 1;
+                Outbound::Invoke(*call)
+            }
+            Item::Cancelled(id) => {
+                self.messages -= 1;
+                Outbound::Cancelled(id)
+            }
             Item::Missed(missed) => Outbound::Missed(missed),
             Item::Gap(gap) => Outbound::Gap(*gap),
         })
@@ -262,7 +327,7 @@ impl State {
     /// The item of this sort behind the last message. There is at most one of each, however long nobody reads.
     fn last(&mut self, is_it: impl Fn(&Item) -> bool) -> Option<&mut Item> {
         let behind = self.items.iter_mut().rev();
-        let mut behind = behind.take_while(|item| !matches!(item, Item::Message(_)));
+        let mut behind = behind.take_while(|item| matches!(item, Item::Missed(_) | Item::Gap(_)));
         behind.find(|item| is_it(item))
     }
 }
@@ -286,7 +351,7 @@ mod tests {
 
     fn outbox(overflow: Overflow) -> Arc<Outbox> {
         let id = ConnectionId::random(NodeId::from_u64(1));
-        Arc::new(Outbox::new(id, 2, overflow, None))
+        Arc::new(Outbox::new(id, 2, overflow, &Bytes::new(), None))
     }
 
     fn drain(outbox: &Outbox, limit: usize) -> Vec<String> {
@@ -297,6 +362,8 @@ mod tests {
             }
             Poll::Ready(Some(Outbound::Missed(n))) => Some(format!("missed {n}")),
             Poll::Ready(Some(Outbound::Gap(gap))) => Some(format!("gap {}", gap.outages())),
+            Poll::Ready(Some(Outbound::Invoke(call))) => Some(format!("call {}", call.id)),
+            Poll::Ready(Some(Outbound::Cancelled(id))) => Some(format!("cancelled {id}")),
             Poll::Ready(None) => Some("end".to_owned()),
             Poll::Pending => None,
         };
@@ -316,6 +383,26 @@ mod tests {
         assert_eq!(drain(&outbox, 9), ["2", "missed 2", "5", "missed 1"]);
         assert_eq!(put("7"), Put::Queued);
         assert_eq!(drain(&outbox, 9), ["7"]);
+    }
+
+    #[test]
+    fn a_call_takes_room_and_one_that_does_not_fit_is_told_to_the_caller_alone() {
+        let outbox = outbox(Overflow::DropAndTell);
+        let call = |id| Invocation {
+            id: InvocationId::from_u64(id),
+            payload: "x".into(),
+        };
+        let mut due = Due::default();
+        let put = [1, 2, 3].map(|id| outbox.put_call(call(id), &mut due));
+        assert_eq!(put, [Put::Queued, Put::Queued, Put::Dropped]);
+        // One that was not taken is taken back, and one that was taken is told.
+        outbox.cancel_call(call(2).id, &mut due);
+        assert_eq!(drain(&outbox, 9), ["call 1"]);
+        outbox.cancel_call(call(1).id, &mut due);
+        assert_eq!(outbox.put(&"y".into(), &mut due), Put::Queued);
+        outbox.cancel_call(call(1).id, &mut due);
+        assert_eq!(outbox.put(&"z".into(), &mut due), Put::Dropped);
+        assert_eq!(drain(&outbox, 9), ["cancelled 1", "y", "missed 1"]);
     }
 
     #[test]

@@ -25,10 +25,23 @@ impl Writer {
         self.0.push(0xc0);
     }
 
-    pub(super) fn uint(&mut self, n: u8) {
+    /// A number in the shortest form.
+    pub(super) fn uint(&mut self, n: u64) {
         match n {
-            0..=0x7f => self.0.push(n),
-            _ => self.0.extend([0xcc, n]),
+            0..0x80 => self.0.push(n as u8),
+            0x80..0x100 => self.0.extend([0xcc, n as u8]),
+            0x100..0x1_0000 => {
+                self.0.push(0xcd);
+                self.0.extend((n as u16).to_be_bytes());
+            }
+            0x1_0000..0x1_0000_0000 => {
+                self.0.push(0xce);
+                self.0.extend((n as u32).to_be_bytes());
+            }
+            _ => {
+                self.0.push(0xcf);
+                self.0.extend(n.to_be_bytes());
+            }
         }
     }
 
@@ -249,6 +262,28 @@ mod tests {
             assert!(reader.is_at_end());
             assert!((0..4).all(|_| skipped.skip() == Ok(())));
             assert!(skipped.is_at_end());
+        }
+    }
+
+    #[test]
+    fn numbers_at_every_border_survive() {
+        let mut borders = vec![0, u64::MAX];
+        for bits in [7, 8, 16, 32] {
+            borders.extend([(1 << bits) - 1, 1 << bits]);
+        }
+        for n in borders {
+            let len = match n {
+                0..0x80 => 1,
+                0x80..0x100 => 2,
+                0x100..0x1_0000 => 3,
+                0x1_0000..0x1_0000_0000 => 5,
+                _ => 9,
+            };
+            let mut writer = Writer::default();
+            writer.uint(n);
+            let bytes = writer.into_bytes();
+            let mut reader = Reader::new(&bytes);
+            assert_eq!((reader.uint(), bytes.len()), (Ok(n), len));
         }
     }
 

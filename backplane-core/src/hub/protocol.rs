@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use bytes::Bytes;
 
 use super::payload::Payload;
+use super::signal::{Packet, Signal};
 use super::target::{Address, Target};
-use super::wire::{self, Received, Skipped};
+use super::wire::{self, Skipped};
 use crate::name::{Channel, InvalidName, NameKind, NodeId, check};
 
 /// The longest name of a hub, in bytes. Escaped, it is three times as long at most.
@@ -29,11 +30,17 @@ pub(super) trait Protocol: Debug + Send + Sync + 'static {
     /// The group whose channel this is.
     fn group_name<'a>(&self, channel: &'a Channel) -> &'a str;
 
+    /// The user whose channel this is.
+    fn user_name<'a>(&self, channel: &'a Channel) -> &'a str;
+
     /// Writes a message. Without targets it is for whomever its channel stands for.
     fn encode(&self, targets: Option<&[Address]>, except: &[Address], payload: &Payload) -> Bytes;
 
-    /// Reads a message.
-    fn decode(&self, message: &Bytes) -> Result<Received, Skipped>;
+    /// Writes what a node says to others.
+    fn encode_signal(&self, signal: &Signal) -> Bytes;
+
+    /// Reads whatever arrives.
+    fn decode(&self, bytes: &Bytes) -> Result<Packet, Skipped>;
 }
 
 /// The protocol of [`wire`].
@@ -88,12 +95,21 @@ impl Protocol for Native {
         name.unwrap_or_default()
     }
 
+    fn user_name<'a>(&self, channel: &'a Channel) -> &'a str {
+        let name = channel.as_str().get(self.base.len() + USER.len()..);
+        name.unwrap_or_default()
+    }
+
     fn encode(&self, targets: Option<&[Address]>, except: &[Address], payload: &Payload) -> Bytes {
         wire::encode(targets, except, payload)
     }
 
-    fn decode(&self, message: &Bytes) -> Result<Received, Skipped> {
-        wire::decode(message)
+    fn encode_signal(&self, signal: &Signal) -> Bytes {
+        wire::encode_signal(signal)
+    }
+
+    fn decode(&self, bytes: &Bytes) -> Result<Packet, Skipped> {
+        wire::decode(bytes)
     }
 }
 

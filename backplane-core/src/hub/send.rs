@@ -1,6 +1,7 @@
 //! How a message is sent: to the connections here, and on its way to the others.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -47,6 +48,9 @@ impl Inner {
             Some((channel, message)) => {
                 let published = self.backplane.publish(&channel, message).await;
                 published.map_err(|source| SendError::Publish { local, source })?;
+                if channel == *self.protocol.all() {
+                    self.spoke.store(true, Ordering::Relaxed);
+                }
                 Others::Accepted
             }
         };
@@ -133,7 +137,7 @@ fn is_last_on(connections: &[Address], node: crate::NodeId) -> bool {
     matches!(connections.last(), Some(Address::Connection(last)) if last.node() == node)
 }
 
-fn check_name(address: &Address) -> Result<(), InvalidName> {
+pub(super) fn check_name(address: &Address) -> Result<(), InvalidName> {
     match address {
         Address::All | Address::Connection(_) => Ok(()),
         Address::Group(name) => check(NameKind::Group, name, Target::MAX_NAME_LEN),

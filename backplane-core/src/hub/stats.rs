@@ -2,7 +2,7 @@
 
 use crate::stats::Counter;
 
-/// A snapshot of what a hub counts on this node, all since its start but for the first two.
+/// A snapshot of what a hub counts on this node, all since its start but for those that say now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubStats {
@@ -22,6 +22,14 @@ pub struct HubStats {
     pub gaps: u64,
     /// Connections that ended because their sink failed (rule H24).
     pub sinks_failed: u64,
+    /// Requests of this node that it waits for now.
+    pub requests: u64,
+    /// Calls to connections of this node that are not answered yet.
+    pub invocations: u64,
+    /// Requests of other nodes that were refused because too many were in work.
+    pub refused: u64,
+    /// Replies of other nodes that nobody waited for: they came too late, or twice.
+    pub late: u64,
     /// Messages skipped because they are not messages of a hub (rule H27).
     pub malformed: u64,
     /// Messages skipped because they are of a newer version (rule H27).
@@ -37,12 +45,18 @@ pub(super) struct Counters {
     pub(super) missed: Counter,
     pub(super) gaps: Counter,
     pub(super) sinks_failed: Counter,
+    pub(super) refused: Counter,
+    pub(super) late: Counter,
     pub(super) malformed: Counter,
     pub(super) incompatible: Counter,
 }
 
 impl Counters {
-    pub(super) fn snapshot(&self, (connections, rooms): (usize, usize)) -> HubStats {
+    pub(super) fn snapshot(
+        &self,
+        (connections, rooms): (usize, usize),
+        (requests, invocations): (usize, usize),
+    ) -> HubStats {
         HubStats {
             connections: connections as u64,
             rooms: rooms as u64,
@@ -52,6 +66,10 @@ impl Counters {
             missed: self.missed.get(),
             gaps: self.gaps.get(),
             sinks_failed: self.sinks_failed.get(),
+            requests: requests as u64,
+            invocations: invocations as u64,
+            refused: self.refused.get(),
+            late: self.late.get(),
             malformed: self.malformed.get(),
             incompatible: self.incompatible.get(),
         }

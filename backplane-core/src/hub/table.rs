@@ -22,11 +22,25 @@ pub(super) struct Table {
     rooms: HashMap<RoomId, Room, ById>,
     by_channel: HashMap<Name, RoomId, RandomState>,
     last_room: RoomId,
+    last_ticket: Ticket,
     gap_listeners: HashSet<Key, ById>,
 }
 
 /// Names a room as long as it exists, and is never used again.
 pub(super) type RoomId = u64;
+
+/// The order in which joins began.
+pub(super) type Ticket = u64;
+
+/// What became of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    Yes,
+    /// A leave that came after it is done already.
+    Overtaken,
+    /// The connection is gone.
+    Disconnected,
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -43,7 +57,13 @@ pub(super) struct Room {
     members: HashSet<Key, ById>,
     /// Calls that wait for the channel to be subscribed.
     claims: usize,
+    /// Connections that have left while calls wait, and the last of the joins that this undoes.
+    left: Option<Box<Left>>,
 }
+
+/// The last of the joins that a leave of a connection undoes.
+#[derive(Debug, Default)]
+struct Left(HashMap<Key, Ticket, ById>);
 
 /// The channel of a room, found by its text.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +74,7 @@ const ROOM: usize = 64;
 
 impl Table {
     /// A call begins to wait for the channel of this room.
-    pub(super) fn claim(&mut self, channel: &Channel) -> RoomId {
+    pub(super) fn claim(&mut self, channel: &Channel) -> (RoomId, Ticket) {
         let id = match self.by_channel.get(channel.as_str()) {
             Some(id) => *id,
             None => {
@@ -68,14 +88,20 @@ impl Table {
             channel: channel.clone(),
             members: HashSet::default(),
             claims: 0,
+            left: None,
         });
         room.claims += 1;
-        id
+        self.last_ticket += 1;
+        (id, self.last_ticket)
     }
 
     /// The call is over. Gives the channel that is not needed any more.
     pub(super) fn release(&mut self, id: RoomId) -> Option<Channel> {
-        self.rooms.get_mut(&id)?.claims -= 1;
+        let room = self.rooms.get_mut(&id)?;
+        room.claims -= 1;
+        if room.claims == 0 {
+            room.left = None;
+        }
         self.tidy(id)
     }
 
@@ -101,23 +127,32 @@ impl Table {
         self.connections.contains_key(&id.key())
     }
 
-    /// Puts a connection into a claimed room. False when it is gone.
-    pub(super) fn join(&mut self, id: &ConnectionId, room: RoomId) -> bool {
+    /// Puts a connection into a claimed room.
+    pub(super) fn join(&mut self, id: &ConnectionId, room: RoomId, ticket: Ticket) -> Joined {
         let (Some(member), Some(to)) = (
             self.connections.get_mut(&id.key()),
             self.rooms.get_mut(&room),
         ) else {
-            return false;
+            return Joined::Disconnected;
         };
+        let left = to.left.as_ref().and_then(|left| left.0.get(&id.key()));
+        if left.is_some_and(|undone| ticket <= *undone) {
+            return Joined::Overtaken;
+        }
         member.groups.insert(room);
         to.members.insert(id.key());
-        true
+        Joined::Yes
     }
 
-    /// Takes a connection out of a group. Gives the channel that is not needed any more.
+    /// Takes a connection out of a group, into which no join comes back that has begun before. Gives the channel that is
+    /// not needed any more.
     pub(super) fn leave(&mut self, id: &ConnectionId, channel: &Channel) -> Option<Channel> {
         let room = *self.by_channel.get(channel.as_str())?;
         let member = self.connections.get_mut(&id.key())?;
+        if let Some(claimed) = self.rooms.get_mut(&room).filter(|room| room.claims > 0) {
+            let left = claimed.left.get_or_insert_default();
+            left.0.insert(id.key(), self.last_ticket);
+        }
         if !member.groups.remove(&room) {
             return None;
         }
@@ -142,6 +177,7 @@ impl Table {
         let table = std::mem::take(self);
         self.closed = true;
         self.last_room = table.last_room;
+        self.last_ticket = table.last_ticket;
         table.connections.into_values().collect()
     }
 
@@ -159,6 +195,12 @@ impl Table {
     pub(super) fn room(&self, channel: &Channel) -> Option<(RoomId, &Room)> {
         let id = *self.by_channel.get(channel.as_str())?;
         Some((id, self.rooms.get(&id)?))
+    }
+
+    /// The channel of a connection's user.
+    pub(super) fn user(&self, member: &Member) -> Option<Channel> {
+        let room = self.rooms.get(&member.user?)?;
+        Some(room.channel.clone())
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {

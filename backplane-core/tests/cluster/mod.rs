@@ -5,8 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backplane_core::hub::{Connect, Connection, DeliveryMode, Hub, Outbound, Target};
-use backplane_core::{Backplane, Channel, Node, NodeOptions, Prefix};
+use backplane_core::hub::{
+    Connect, Connection, ConnectionId, DeliveryMode, Hub, HubBuilder, Invocation, NodeEvent,
+    Outbound, Payload, Presence, Target,
+};
+use backplane_core::{Backplane, Channel, Node, NodeId, NodeOptions, Prefix, Subscription};
 use backplane_memory::{MemoryBus, MemoryDriver};
 use tokio::time::timeout;
 
@@ -33,15 +36,43 @@ pub fn options() -> NodeOptions {
 
 impl Cluster {
     pub async fn of(count: usize, mode: DeliveryMode) -> Self {
+        Self::with(count, |builder| builder.delivery(mode)).await
+    }
+
+    /// Nodes whose hubs all have these settings.
+    pub async fn with(count: usize, settings: impl Fn(HubBuilder) -> HubBuilder) -> Self {
         let bus = MemoryBus::new();
-        let (mut nodes, mut hubs) = (Vec::new(), Vec::new());
+        let (nodes, hubs) = (Vec::new(), Vec::new());
+        let mut cluster = Self { bus, nodes, hubs };
         for _ in 0..count {
-            let node = Arc::new(bus.connect(options()).await.unwrap());
-            let builder = Hub::builder(Arc::clone(&node) as Arc<dyn Backplane>);
-            hubs.push(builder.name("chat").delivery(mode).build().await.unwrap());
-            nodes.push(node);
+            cluster.add(&settings).await;
         }
-        Self { bus, nodes, hubs }
+        cluster
+    }
+
+    /// One more node.
+    pub async fn add(&mut self, settings: impl Fn(HubBuilder) -> HubBuilder) -> &Hub {
+        let node = Arc::new(self.bus.connect(options()).await.unwrap());
+        let builder = Hub::builder(Arc::clone(&node) as Arc<dyn Backplane>);
+        let hub = settings(builder.name("chat")).build().await.unwrap();
+        self.hubs.push(hub);
+        self.nodes.push(node);
+        self.hubs.last().unwrap()
+    }
+
+    /// Waits until every node knows all others.
+    pub async fn acquainted(&self) {
+        let count = self.hubs.len();
+        until("all nodes know each other", || {
+            let known = self.hubs.iter().map(Hub::nodes);
+            known.into_iter().all(|nodes| nodes.ids.len() == count)
+        })
+        .await;
+    }
+
+    /// What others see when a node crashes: it is not heard any more, and says nothing of it.
+    pub fn crash(&self, node: usize) {
+        self.bus.refuse(self.nodes[node].node_id());
     }
 
     pub async fn connect(&self, node: usize) -> Connection {
@@ -122,4 +153,65 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     timeout(PATIENCE, holding)
         .await
         .unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// Nothing is left of what was asked.
+pub async fn nothing_is_left(cluster: &Cluster) {
+    until("nothing is left behind", || {
+        let stats = cluster.hubs.iter().map(Hub::stats);
+        stats
+            .into_iter()
+            .all(|s| (s.requests, s.invocations) == (0, 0))
+    })
+    .await;
+}
+
+/// A node that says that it is there, and nothing else: what would be the id of a connection of it.
+pub async fn silent(cluster: &Cluster) -> (impl Backplane, ConnectionId) {
+    let node = cluster.bus.connect(options()).await.unwrap();
+    let known = cluster.hubs[0].nodes().ids.len();
+    let all = Channel::new("hub:chat:all").unwrap();
+    let beat = (&b"\x94\x01\x04\x09\x02"[..]).into();
+    node.publish(&all, beat).await.unwrap();
+    until("it is known", || cluster.hubs[0].nodes().ids.len() > known).await;
+    let id = format!("{}{}", node.node_id(), "0".repeat(32));
+    (node, id.parse().unwrap())
+}
+
+/// The bytes of a payload, as text.
+pub fn text(payload: &Payload) -> String {
+    String::from_utf8_lossy(&payload.bytes().unwrap()).into_owned()
+}
+
+/// The call that comes next.
+pub async fn called(connection: &mut Connection) -> Invocation {
+    match timeout(PATIENCE, connection.recv()).await.unwrap() {
+        Some(Outbound::Invoke(call)) => call,
+        other => panic!("no call, but {other:?}"),
+    }
+}
+
+/// The next change of the nodes.
+pub async fn event(presence: &mut Presence) -> NodeEvent {
+    let event = timeout(PATIENCE, presence.recv()).await;
+    event.unwrap().expect("the hub is open")
+}
+
+pub fn id(cluster: &Cluster, node: usize) -> NodeId {
+    cluster.nodes[node].node_id()
+}
+
+/// The id of the next request that was heard, as it is on the wire.
+pub async fn question(heard: &mut Subscription) -> Vec<u8> {
+    loop {
+        let message = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        let message = message.into_message().unwrap();
+        if let Some((b"\x01\x01", id)) = message.payload()[1..].split_at_checked(2) {
+            let len = match id[0] {
+                marker @ 0xcc..=0xcf => 1 + (1 << (marker - 0xcc)),
+                _ => 1,
+            };
+            return id[..len].to_vec();
+        }
+    }
 }
