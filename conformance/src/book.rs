@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::contract::{self, Clause};
 use crate::mutants;
+use crate::peers;
 use crate::report::markdown::escaped;
 use crate::report::text::wrapped;
 use crate::rule::{Need, Rule};
@@ -16,9 +17,6 @@ use crate::rules;
 /// The command that writes the file anew.
 pub const COMMAND: &str =
     "cargo run -p backplane-conformance -- rules --format markdown > conformance/RULES.md";
-
-/// Why the section of the hub has none.
-const HUB: &str = "the hub is not built yet";
 
 /// A rule, as the book has it.
 #[derive(Clone, Debug, Serialize)]
@@ -33,9 +31,6 @@ pub struct Entry {
     /// Its trial; none where it is not tested yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Tested>,
-    /// Why there is no trial.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub untested: Option<&'static str>,
 }
 
 /// What is known of the trial of a rule.
@@ -77,7 +72,6 @@ pub fn entries() -> Vec<Entry> {
                 section: contract::heading(&clause.id),
                 text: &clause.text,
                 trial: rule.map(|rule| tested(rule, clause)),
-                untested: rule.is_none().then(|| why_untested(clause)).flatten(),
             }
         })
         .collect()
@@ -99,11 +93,6 @@ fn tested(rule: &Rule, clause: &'static Clause) -> Tested {
             })
             .collect(),
     }
-}
-
-/// Why a rule has no trial, if somebody has said why.
-fn why_untested(clause: &Clause) -> Option<&'static str> {
-    (clause.letter() == "H").then_some(HUB)
 }
 
 /// The book as JSON.
@@ -128,9 +117,6 @@ pub fn to_text() -> String {
             let _ = writeln!(out, "\n{:<4} {title}", entry.id);
             for line in wrapped(entry.text, 95) {
                 let _ = writeln!(out, "     {line}");
-            }
-            if let Some(why) = entry.untested {
-                let _ = writeln!(out, "     no trial: {why}");
             }
             let Some(trial) = &entry.trial else { continue };
             for (what, list) in [
@@ -162,22 +148,16 @@ pub fn to_markdown() -> String {
     );
     each_section(|section, entries| {
         let _ = writeln!(out, "\n## {section}");
-        let (tested, untested): (Vec<_>, Vec<_>) =
-            entries.iter().partition(|entry| entry.trial.is_some());
-        for entry in tested {
-            if let Some(trial) = &entry.trial {
-                chapter(&mut out, entry, trial);
-            }
-        }
-        if !untested.is_empty() {
-            out.push_str("\n### Not tested yet\n\n");
-            for entry in untested {
-                let why = entry.untested.unwrap_or("nobody has said why");
-                let _ = writeln!(out, "- **{}** {} *({why})*", entry.id, entry.text);
+        for entry in entries {
+            match &entry.trial {
+                Some(trial) => chapter(&mut out, entry, trial),
+                None => {
+                    let _ = writeln!(out, "\n**{}** {} *(not tested yet)*", entry.id, entry.text);
+                }
             }
         }
     });
-    out
+    out + &peers::to_markdown()
 }
 
 const HEAD: &str = "\
@@ -239,10 +219,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rule_outside_the_hub_has_a_trial() {
+    fn every_rule_has_a_trial() {
         let open: Vec<&str> = entries()
             .iter()
-            .filter(|entry| entry.trial.is_none() && entry.untested.is_none())
+            .filter(|entry| entry.trial.is_none())
             .map(|entry| entry.id)
             .collect();
         assert!(open.is_empty(), "without a trial: {open:?}");

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use backplane_core::{Backplane, Channel, ConnectError, NodeId, NodeOptions, Prefix};
 use bytes::Bytes;
 
+use crate::hub::{HubPort, RealHub};
 use crate::wire::{EngineWire, Wire};
 
 /// Makes nodes of the backend under test.
@@ -50,6 +51,11 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// which every backend has that is a driver. `None`: the suite cannot write any.
     fn wire(&self) -> Option<&dyn Wire> {
         Some(&EngineWire)
+    }
+
+    /// The hub that section H is tried on, on the nodes of this harness. Default: that of `backplane-core`.
+    fn hubs(&self) -> &dyn HubPort {
+        &RealHub
     }
 
     /// Parses the backend's connection URL with one more option. `None`: it is configured without a URL.

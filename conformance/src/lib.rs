@@ -66,12 +66,15 @@ mod expected;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 mod harness;
+pub mod hub;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "model")]
 pub mod model;
 #[cfg(feature = "memory")]
 pub mod mutants;
+#[cfg(feature = "memory")]
+mod peers;
 #[cfg(feature = "redis")]
 mod redis;
 mod report;

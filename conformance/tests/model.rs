@@ -2,7 +2,7 @@
 //! Failures shrink, and are kept in `proptest-regressions`.
 //!
 //! - `BACKPLANE_MODEL_CASES` raises the number of cases on memory (default 2000), `BACKPLANE_MODEL_REDIS_CASES` that
-//!   on Redis (default 6; it needs a `redis-server`).
+//!   on Redis (default 6; it needs a `redis-server`), `BACKPLANE_MODEL_HUB_SEEDS` that of the runs on hubs (default 4).
 #![cfg(all(feature = "memory", feature = "model"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy knows tests only by their attribute
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backplane_conformance::model::{
-    Class, Kinds, Op, Reference, Soak, SoakReport, SoakVerdict, State, System, supported,
+    Class, Kinds, Op, Part, Reference, Soak, SoakReport, SoakVerdict, State, System, supported,
 };
 use backplane_conformance::{Description, Harness, MemoryHarness, NodeSpec, mutants};
 use backplane_core::{Backplane, ConnectError};
@@ -263,6 +263,92 @@ fn wrong_backends_are_found() {
     assert!(alive.is_empty(), "not found: {alive:?}");
 }
 
+/// What is wrong below a hub, the model of the hub must find by itself, in this class and with these words.
+#[test]
+fn hubs_on_wrong_backends_are_found() {
+    use Class::{Duplicated, Reordered, Unexpected, UnreportedLost};
+    const WRONG: [(&str, Class, &str); 6] = [
+        ("delivers-twice", Duplicated, "again"),
+        ("swaps-neighbours", Reordered, "of the same sender"),
+        (
+            "subscribe-does-not-wait-for-the-broker",
+            UnreportedLost,
+            "no gap covers them",
+        ),
+        ("tells-no-gap", UnreportedLost, "no gap covers them"),
+        (
+            "loses-a-message-now-and-then",
+            UnreportedLost,
+            "no gap covers them",
+        ),
+        (
+            "sends-later-what-was-not-sent",
+            Unexpected,
+            "or was not sent",
+        ),
+    ];
+    let mut alive = Vec::new();
+    for (name, class, why) in WRONG {
+        let all = mutants::all();
+        let mutant = all
+            .iter()
+            .find(|mutant| mutant.name == name)
+            .expect("it exists");
+        let found = SEEDS.into_iter().find_map(|seed| {
+            let report = quick_on(Part::Hub, mutant.harness(), seed, 600);
+            let mut violations = report.violations.iter();
+            let for_its_own_reason = violations.any(|v| v.class == class && v.text.contains(why));
+            for_its_own_reason.then_some((seed, report.ops))
+        });
+        match found {
+            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
+            None => alive.push((name, class)),
+        }
+    }
+    assert!(alive.is_empty(), "not found: {alive:?}");
+}
+
+#[test]
+fn hubs_keep_the_guarantee() {
+    for seed in 1..=cases("BACKPLANE_MODEL_HUB_SEEDS", 4).into() {
+        let report = quick_on(Part::Hub, Arc::new(MemoryHarness::new()), seed, 1200);
+        assert!(report.is_passed(), "{report:#?}");
+        for operation in [
+            "connect",
+            "join",
+            "remote join",
+            "send",
+            "invoke",
+            "hang up",
+            "count",
+        ] {
+            assert!(report.account.hub.contains_key(operation), "{report:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_soak_has_rounds_on_the_backplane_and_on_hubs_however_short_it_is() {
+    for seed in SEEDS {
+        let soak = Soak::new(Arc::new(MemoryHarness::new()))
+            .duration(Duration::MAX)
+            .operations(120)
+            .seed(seed);
+        let mut last = 0;
+        let mut counts = (false, false);
+        let report = paused().block_on(soak.run(|progress| {
+            let on_hub: u64 = progress.account.hub.values().sum();
+            match on_hub > last {
+                true => counts.1 = true,
+                false => counts.0 |= progress.ops > 10,
+            }
+            last = on_hub;
+        }));
+        assert_eq!(counts, (true, true), "{report:#?}");
+        assert!(report.account.is_clean(), "{report:#?}");
+    }
+}
+
 /// The wrappers that wrong backends are made of, with nothing wrong.
 #[test]
 fn wrapped_backends_with_nothing_wrong_pass() {
@@ -272,8 +358,10 @@ fn wrapped_backends_with_nothing_wrong_pass() {
         .filter(|control| control.only.is_empty());
     for control in whole {
         for seed in SEEDS {
-            let report = quick(control.harness(), seed, 600);
-            assert!(report.is_passed(), "{}: {report:#?}", control.name);
+            for part in [Part::Backplane, Part::Hub] {
+                let report = quick_on(part, control.harness(), seed, 600);
+                assert!(report.is_passed(), "{}: {report:#?}", control.name);
+            }
         }
     }
 }
@@ -315,10 +403,15 @@ fn a_soak_that_is_interrupted_ends_with_the_account_so_far() {
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 
-/// A run with a clock that jumps.
+/// A run on the backplane itself, with a clock that jumps.
 fn quick(harness: Arc<dyn Harness>, seed: u64, operations: u64) -> SoakReport {
+    quick_on(Part::Backplane, harness, seed, operations)
+}
+
+fn quick_on(part: Part, harness: Arc<dyn Harness>, seed: u64, operations: u64) -> SoakReport {
     paused().block_on(
         Soak::new(harness)
+            .only(part)
             .duration(Duration::MAX)
             .operations(operations)
             .seed(seed)

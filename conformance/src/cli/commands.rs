@@ -1,6 +1,6 @@
 //! The commands of `backplane-conformance`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -90,6 +90,9 @@ pub(super) struct MutantArgs {
     /// How many trials run at once [default: 8 for each core]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
+    /// How often a verdict has to come that is not the expected one [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(super) looks: Option<NonZeroU32>,
     /// Stretch every time limit by this factor, for a slow machine: 1 to 100 [default: $BACKPLANE_TIME_SCALE, else 1]
     #[arg(long, value_name = "F", value_parser = scale::parse)]
     pub(super) time_scale: Option<f64>,

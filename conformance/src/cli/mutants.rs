@@ -41,6 +41,9 @@ pub(super) fn run(args: &MutantArgs) -> ExitCode {
     if let Some(jobs) = args.jobs {
         run = run.jobs(jobs.get());
     }
+    if let Some(looks) = args.looks {
+        run = run.looks(looks.get());
+    }
     let matrix = tell_progress(run);
     match args.format {
         ListFormat::Text => screen::to_stdout(format_args!("{}\n", matrix.to_text())),

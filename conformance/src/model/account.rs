@@ -33,6 +33,8 @@ pub struct Account {
     pub unexpected: u64,
     /// How often each kind of fault was made.
     pub faults: BTreeMap<String, u64>,
+    /// How often each kind of operation on a hub was done, with the outcome that it has when nothing is in the way.
+    pub hub: BTreeMap<String, u64>,
 }
 
 /// The four things that must not be.
@@ -104,6 +106,19 @@ impl Account {
         for (fault, times) in &other.faults {
             *self.faults.entry(fault.clone()).or_default() += times;
         }
+        for (operation, times) in &other.hub {
+            *self.hub.entry(operation.clone()).or_default() += times;
+        }
+    }
+
+    /// A fault was made.
+    pub(crate) fn fault(&mut self, kind: &str) {
+        *self.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// An operation on a hub was done.
+    pub(crate) fn hub_operation(&mut self, kind: &str) {
+        *self.hub.entry(kind.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn record(&mut self, violation: &Violation) {
@@ -172,6 +187,7 @@ mod tests {
             "reordered",
             "unexpected",
             "faults",
+            "hub",
         ];
         known.sort_unstable();
         let mut sorted = keys;

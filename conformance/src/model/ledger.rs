@@ -24,7 +24,7 @@
 //! - There are as many outages told as the node had while it was subscribed.
 
 mod check;
-mod cover;
+pub(super) mod cover;
 #[cfg(test)]
 mod tests;
 
@@ -205,8 +205,8 @@ impl Ledger {
     }
 
     /// A fault was made.
-    pub(crate) fn fault(&mut self, kind: impl Into<String>) {
-        *self.account.faults.entry(kind.into()).or_default() += 1;
+    pub(crate) fn fault(&mut self, kind: &str) {
+        self.account.fault(kind);
     }
 
     /// The broker was made to drop messages without a sign. A node that subscribes meanwhile cannot tell those that were

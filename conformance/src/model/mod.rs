@@ -7,19 +7,26 @@
 //! in every way that the harness can while all of that goes on, and heals it. In between it waits until everything is
 //! well, publishes a last message everywhere, and checks the whole record (`ledger.rs` says what must be true).
 //!
-//! - [`Soak`] runs it for as long as one likes.
+//! The hub, which keeps a promise of its own on top, has a model of its own (`hub/`): connections, groups and users on several
+//! nodes, sends to every kind of target, joins, calls and counts from any node, under the same faults.
+//!
+//! - [`Soak`] runs both by turns for as long as one likes.
 //! - [`Reference`] is the same model as a [`proptest_state_machine::ReferenceStateMachine`], and [`System`] what its
 //!   operations are done on, for tests whose failures shrink.
 
 mod account;
+mod breaker;
+mod hub;
 mod ledger;
 mod op;
 mod reference;
+mod round;
 mod soak;
 mod system;
 
 pub use account::{Account, Class, Violation};
 pub use op::{Break, FaultKind, NewSubscription, Op, OpenNode, Topics};
 pub use reference::{Kinds, Reference, State, supported};
+pub use round::Part;
 pub use soak::{Soak, SoakProgress, SoakReport, SoakVerdict};
 pub use system::System;

@@ -11,9 +11,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::account::{Account, Violation};
-use super::op::Op;
-use super::reference::{State, supported};
-use super::system::System;
+use super::round::{Part, Round, has_hubs};
 use crate::harness::{Description, Harness};
 use crate::report::SUITE_VERSION;
 
@@ -51,6 +49,7 @@ pub struct Soak {
     operations: u64,
     seed: u64,
     scale: f64,
+    only: Option<Part>,
 }
 
 /// How a [`Soak`] goes.
@@ -124,6 +123,7 @@ impl Soak {
             operations: u64::MAX,
             seed: rand::random::<u32>().into(),
             scale: 1.0,
+            only: None,
         }
     }
 
@@ -155,6 +155,14 @@ impl Soak {
         self
     }
 
+    /// Does its operations on this alone. Default: on both by turns, which the seed's lowest bit begins, hubs only where the
+    /// backend declares what they are built on.
+    #[must_use]
+    pub const fn only(mut self, part: Part) -> Self {
+        self.only = Some(part);
+        self
+    }
+
     /// Runs until the time is over, or something is wrong.
     ///
     /// # Cancel safety
@@ -178,6 +186,8 @@ impl Soak {
             scale: self.scale,
             duration: self.duration,
             operations: self.operations,
+            only: self.only,
+            rounds: 0,
             seed: self.seed,
             done: Account::default(),
             now: Account::default(),
@@ -187,6 +197,9 @@ impl Soak {
         };
         let mut seed = self.seed;
         let work = async {
+            if run.only.is_none() && !has_hubs(&*run.harness).await? {
+                run.only = Some(Part::Backplane);
+            }
             loop {
                 run.seed = seed;
                 run.round(&mut progress).await?;
@@ -221,6 +234,10 @@ struct Run {
     scale: f64,
     duration: Duration,
     operations: u64,
+    /// What the rounds are on, if not on both.
+    only: Option<Part>,
+    /// How many rounds are over.
+    rounds: u64,
     /// The seed of this round.
     seed: u64,
     /// The account of the rounds before,
@@ -228,7 +245,7 @@ struct Run {
     /// and of this one.
     now: Account,
     ops: u64,
-    recent: VecDeque<Op>,
+    recent: VecDeque<String>,
     violations: Vec<Violation>,
 }
 
@@ -242,42 +259,48 @@ impl Run {
         let mut rng = StdRng::seed_from_u64(self.seed);
         // Not from the seed: the broker may know the names of an earlier run.
         let tag = format!("soak-{:016x}", rand::random::<u64>());
-        let mut system = System::new(Arc::clone(&self.harness), &tag, self.seed, self.scale);
-        let mut state = State::new(supported(&*self.harness));
+        let part = self.only.unwrap_or_else(|| Part::of_seed(self.seed));
+        let mut round = Round::new(part, &self.harness, &tag, self.seed, self.scale);
         for step in 1..=ROUND {
-            let last = step == ROUND || self.is_over();
-            let op = match step % CHECK_EVERY {
-                0 => Op::Checkpoint,
-                _ => state.draw(&mut rng),
-            };
+            let last = step == ROUND || self.is_round_over();
+            let op = round.next(step % CHECK_EVERY == 0, &mut rng);
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
             }
-            self.recent.push_back(op.clone());
+            let text = op.text();
+            self.recent.push_back(text.clone());
             let limit = OP_LIMIT.mul_f64(self.scale);
             let done = async {
                 match last {
-                    true => system.finish().await,
-                    false => system.apply(&op).await,
+                    true => round.finish().await,
+                    false => round.apply(&op).await,
                 }
             };
             let done = timeout(limit, done).await;
             self.ops += 1;
-            self.now = system.account();
-            self.violations = system.violations();
+            self.now = round.account();
+            self.violations = round.violations();
             progress(&self.progress());
-            done.map_err(|_| format!("{op:?} did not end within {limit:?}"))??;
+            done.map_err(|_| format!("{text} did not end within {limit:?}"))??;
             if last || !self.violations.is_empty() {
                 break;
             }
-            state = state.next(&op);
         }
+        self.rounds += 1;
         self.done.add(&std::mem::take(&mut self.now));
         Ok(())
     }
 
     fn is_over(&self) -> bool {
         self.begin.elapsed() >= self.duration || self.ops >= self.operations
+    }
+
+    /// Each part has its turn: the first round has half of what there is at most.
+    fn is_round_over(&self) -> bool {
+        let first = self.only.is_none() && self.rounds == 0;
+        let half =
+            || self.begin.elapsed() >= self.duration / 2 || self.ops >= self.operations.div_ceil(2);
+        self.is_over() || first && half()
     }
 
     fn progress(&self) -> SoakProgress {
@@ -301,7 +324,11 @@ impl Run {
         let reason = match result {
             Err(why) => Some(why),
             Ok(()) if interrupted => Some("interrupted before the last check".to_owned()),
-            Ok(()) => account.vacuous().map(str::to_owned),
+            Ok(()) => {
+                let hub = self.only != Some(Part::Backplane) && account.hub.is_empty();
+                let hub = hub.then_some("nothing was done on a hub");
+                account.vacuous().or(hub).map(str::to_owned)
+            }
         };
         let verdict = match &reason {
             _ if !account.is_clean() => SoakVerdict::Fail,
@@ -310,7 +337,7 @@ impl Run {
         };
         let recent = match self.violations.is_empty() {
             true => Vec::new(),
-            false => self.recent.iter().map(|op| format!("{op:?}")).collect(),
+            false => self.recent.iter().cloned().collect(),
         };
         SoakReport {
             suite_version: SUITE_VERSION,
@@ -360,6 +387,10 @@ impl SoakReport {
         lines.extend(counts.map(|(name, n)| count(name, n)));
         lines.push("faults".to_owned());
         lines.extend(account.faults.iter().map(|(kind, n)| count(kind, *n)));
+        if !account.hub.is_empty() {
+            lines.push("hub operations".to_owned());
+            lines.extend(account.hub.iter().map(|(kind, n)| count(kind, *n)));
+        }
         for violation in &self.violations {
             lines.push(format!("\n{violation}"));
         }

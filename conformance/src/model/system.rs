@@ -8,19 +8,17 @@ mod subscribing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backplane_core::{Backplane, Channel, ConnectionState, NodeOptions, Prefix};
+use backplane_core::{Backplane, Channel, NodeOptions, Prefix};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::publishing::Traffic;
 use self::reader::Reader;
 use super::account::{Account, Class, Violation};
+use super::breaker::{Breaker, Target, generation, options};
 use super::ledger::{Generation, Ledger, PublisherId, Terms, Topic};
 use super::op::{Break, FaultKind, NODES, Op, OpenNode, SUBSCRIPTIONS};
-use crate::harness::{Fault, Harness, NodeSpec, Start};
+use crate::harness::{Harness, NodeSpec, Start};
 use crate::trial::{LOOK_AGAIN, WITHIN, chain};
-
-/// How long nodes may take to notice a fault before it ends, where it is not the point whether they do.
-const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 
 type SharedLedger = Arc<Mutex<Ledger>>;
 
@@ -36,8 +34,7 @@ pub struct System {
     ways: bool,
     nodes: [Option<Node>; NODES],
     subscriptions: [Option<Reader>; SUBSCRIPTIONS],
-    /// The faults that may be in force.
-    faults: Vec<FaultKind>,
+    breaker: Breaker,
     /// How many connections there were before.
     connections: Option<u64>,
 }
@@ -89,10 +86,8 @@ impl System {
     /// stretches every time limit.
     #[must_use]
     pub fn new(harness: Arc<dyn Harness>, tag: &str, seed: u64, scale: f64) -> Self {
-        let nobody = backplane_core::NodeId::from_u64(0);
-        let ways = harness
-            .faults()
-            .is_some_and(|faults| faults.supports(Fault::Isolate(nobody)).is_ok());
+        let breaker = Breaker::new(Arc::clone(&harness), scale);
+        let ways = breaker.has_ways();
         let terms = Terms {
             counts_loss: false,
             replay: false,
@@ -106,7 +101,7 @@ impl System {
             ways,
             nodes: Default::default(),
             subscriptions: Default::default(),
-            faults: Vec::new(),
+            breaker,
             connections: None,
         }
     }
@@ -215,7 +210,7 @@ impl System {
     async fn open(&mut self, open: &OpenNode) -> Result<(), String> {
         let observer = self.harness.observer();
         if let (None, Some(observer)) = (self.connections, observer)
-            && self.faults.is_empty()
+            && self.breaker.faults().is_empty()
         {
             self.connections = Some(observer.connections().await?);
         }
@@ -229,7 +224,7 @@ impl System {
         let backplane = match made {
             Ok(Ok(backplane)) => backplane,
             Ok(Err(error)) => {
-                if self.faults.is_empty() {
+                if self.breaker.faults().is_empty() {
                     let why = chain(&error);
                     self.unexpected(format!(
                         "a node cannot be made while no fault is in force: {why}"
@@ -261,16 +256,13 @@ impl System {
     }
 
     fn options(&self, open: &OpenNode) -> NodeOptions {
-        let millis = |millis: u64| Duration::from_millis(millis).mul_f64(self.scale);
-        NodeOptions::new(self.names.prefixes[usize::from(open.prefix)].clone())
-            .connect_timeout(millis(1000))
-            .publish_timeout(millis(250))
-            .subscribe_timeout(millis(1000))
-            .heartbeat_interval(millis(if open.quick { 100 } else { 400 }))
-            .heartbeat_timeout(millis(500))
-            .backoff_initial(millis(10))
-            .backoff_max(millis(100))
-            .queue_capacity(if open.small_queue { 8 } else { 4096 })
+        let heartbeat = Duration::from_millis(if open.quick { 100 } else { 400 });
+        let prefix = &self.names.prefixes[usize::from(open.prefix)];
+        options(prefix, heartbeat, self.scale).queue_capacity(if open.small_queue {
+            8
+        } else {
+            4096
+        })
     }
 
     /// Ends a node: by closing it, or by dropping it.
@@ -321,10 +313,6 @@ impl System {
 
     /// Makes a fault if it can be made now, and goes on until it was noticed if it must be.
     async fn inject(&mut self, fault: Break, noticed: bool) {
-        let harness = Arc::clone(&self.harness);
-        let Some(faults) = harness.faults() else {
-            return;
-        };
         let about = fault.kind.is_about_one_node();
         let Some(node) = self.node(fault.node).or_else(|| match about {
             true => None,
@@ -332,30 +320,11 @@ impl System {
         }) else {
             return;
         };
-        let (id, backplane) = (node.id, Arc::clone(&node.backplane));
-        let what = fault.kind.about(backplane.node_id());
-        if what.needs_a_way() && about && node.direct || faults.supports(what).is_err() {
+        let (id, target) = (node.id, node.target());
+        let nodes = self.targets();
+        let Some(made) = self.breaker.inject(fault.kind, &target, &nodes).await else {
             return;
-        }
-        // Some brokers reach all nodes where others need a way.
-        let reached = |node: &&Node| !about || node.id == id;
-        let reached: Vec<_> = self.nodes.iter().flatten().filter(reached).collect();
-        let before: Vec<_> = reached
-            .iter()
-            .map(|node| (Arc::clone(&node.backplane), node.generation().least))
-            .filter(|(backplane, _)| backplane.state().is_connected())
-            .collect();
-        if what.needs_a_way() && self.is_silent() {
-            // It may take the place of the other, on the same way.
-            self.noticed().await;
-        }
-        if !fault.kind.is_momentary() {
-            self.faults.push(fault.kind);
-        }
-        // It can fail: another fault may have taken away what it needs. Then it is not counted.
-        if faults.inject(what).await.is_err() {
-            return;
-        }
+        };
         self.ledger().fault(fault.kind.name());
         if fault.kind.must_be_noticed() {
             self.ledger().silence();
@@ -363,51 +332,19 @@ impl System {
         if fault.kind == FaultKind::CutInSubscribe {
             self.probe_subscribe(id).await;
         }
-        if noticed && fault.kind.is_noticed() {
-            let deadline = Instant::now() + NOTICED_WITHIN.mul_f64(self.scale);
-            for (backplane, generation) in before {
-                if what.needs_a_way() && backplane.health().await.is_ok() {
-                    continue;
-                }
-                let mut watch = backplane.watch();
-                let down = watch.wait_for(|state| match state {
-                    ConnectionState::Connected { generation: now } => *now > generation,
-                    _ => true,
-                });
-                // Whether they notice is for the rules L6 and L7; what is lost is found anyway.
-                let _ = timeout_at(deadline, down).await;
-            }
-        }
-    }
-
-    /// Whether a fault may be in force that must not end before it was noticed.
-    fn is_silent(&self) -> bool {
-        self.faults.iter().any(|kind| kind.must_be_noticed())
-    }
-
-    /// Waits until no node is attached that a fault has reached which must not end unnoticed. Also those that were about
-    /// to attach when it was made.
-    async fn noticed(&self) {
-        let deadline = Instant::now() + self.within();
-        for node in self.nodes.iter().flatten() {
-            if node.backplane.health().await.is_err() {
-                let mut watch = node.backplane.watch();
-                let down = watch.wait_for(|state| !state.is_connected());
-                let _ = timeout_at(deadline, down).await;
-            }
+        if noticed {
+            made.noticed().await;
         }
     }
 
     /// Ends every fault.
     async fn heal(&mut self) -> Result<(), String> {
-        if self.is_silent() {
-            self.noticed().await;
-        }
-        self.faults.clear();
-        match self.harness.faults() {
-            Some(faults) => faults.heal().await,
-            None => Ok(()),
-        }
+        let nodes = self.targets();
+        self.breaker.heal(&nodes).await
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        self.nodes.iter().flatten().map(Node::target).collect()
     }
 
     /// Waits until every node is attached, for a while.
@@ -454,19 +391,13 @@ impl System {
 impl Node {
     /// How often it was attached.
     fn generation(&self) -> Generation {
-        // The counter first: what it counts was announced.
-        let reconnects = self.backplane.stats().reconnects;
-        match self.backplane.state() {
-            ConnectionState::Connected { generation } => Generation {
-                least: generation,
-                most: generation,
-            },
-            // Perhaps it was never attached; perhaps it is, and has not said so yet.
-            _ if reconnects == 0 => Generation { least: 0, most: 2 },
-            _ => Generation {
-                least: reconnects + 1,
-                most: reconnects + 2,
-            },
+        generation(&*self.backplane)
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            backplane: Arc::clone(&self.backplane),
+            direct: self.direct,
         }
     }
 }

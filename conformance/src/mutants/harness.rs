@@ -9,9 +9,11 @@ use backplane_memory::MemoryBus;
 use bytes::Bytes;
 
 use super::driver::{LinkTwist, WrongDriver};
+use super::hubs::{Here, HubTwist, Rewrites, WrongHubs};
 use super::node::{Inner, NodeTwist, Tap, WithParts, WrongNode, lock};
 use super::pump::{Control, OnGap, OnMessage, Out, Parts, Pump};
 use crate::harness::{Cuts, Description, Fault, Faults, Harness, NodeSpec, Observer, Start};
+use crate::hub::{HubPort, RealHub, Recipients};
 use crate::memory::MemoryHarness;
 
 /// A node, or why there is none.
@@ -37,6 +39,7 @@ pub(super) struct Wrong {
     secret: Option<&'static str>,
     stranger_at_probes: Option<OnProbes>,
     elsewhere: Option<Elsewhere>,
+    hubs: Option<WrongHubs>,
     trouble: Trouble,
 }
 
@@ -199,6 +202,17 @@ impl Wrong {
         self
     }
 
+    /// A twist on the hub, one for all nodes.
+    pub(super) fn hubs(mut self, twist: impl HubTwist) -> Self {
+        self.hubs = Some(WrongHubs::new(twist));
+        self
+    }
+
+    /// Sends to others than those asked for, one after the other.
+    pub(super) fn sends_to(self, others: fn(&Here, Recipients) -> Vec<Recipients>) -> Self {
+        self.hubs(Rewrites(others))
+    }
+
     pub(super) fn harness(self) -> Arc<dyn Harness> {
         Arc::new(self)
     }
@@ -268,6 +282,13 @@ impl Harness for Wrong {
             },
             Elsewhere::Here => self.plain(spec).await,
         })
+    }
+
+    fn hubs(&self) -> &dyn HubPort {
+        match &self.hubs {
+            None => &RealHub,
+            Some(hubs) => hubs,
+        }
     }
 
     fn parse_url_option(&self, option: &str, value: &str) -> Option<Result<(), String>> {

@@ -19,7 +19,7 @@ use crate::verdict::VerdictKind;
 /// How long what a trial has left behind may take to end with its runtime.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often a verdict has to come that is not the expected one.
+/// How often a verdict has to come that is not the expected one, unless it is said otherwise.
 const LOOKS: u32 = 3;
 
 /// How many trials run at once for each core: most of them wait for something that does not happen.
@@ -34,6 +34,7 @@ pub struct MatrixRun {
     named_only: bool,
     others: usize,
     jobs: usize,
+    looks: u32,
     scale: f64,
 }
 
@@ -122,6 +123,7 @@ impl MatrixRun {
             named_only: false,
             others: usize::MAX,
             jobs: cores * AT_ONCE_PER_CORE,
+            looks: LOOKS,
             scale: 1.0,
         }
     }
@@ -159,6 +161,14 @@ impl MatrixRun {
     #[must_use]
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
+        self
+    }
+
+    /// How often a verdict has to come that is not the expected one before it counts. They are looked at one after the other,
+    /// so a matrix with many new rows or rules is written with one look. Default 3, one at least.
+    #[must_use]
+    pub const fn looks(mut self, looks: u32) -> Self {
+        self.looks = looks;
         self
     }
 
@@ -229,7 +239,7 @@ impl MatrixRun {
     }
 
     /// What a mutant does to the rules beside its own can depend on a race. A verdict that is not the expected one counts
-    /// when it comes [`LOOKS`] times; else the expected one is taken, and the cell is told to be unsteady.
+    /// when it comes as often as [`looks`](Self::looks) says; else the expected one is taken, and the cell is told to be unsteady.
     fn look_again(&self, cells: &mut [(Job, Cell)], controls: &[Control]) -> Vec<(usize, usize)> {
         let mut unsteady = Vec::new();
         for (job, cell) in cells {
@@ -244,7 +254,7 @@ impl MatrixRun {
                 false => !may.contains(&id) && cell.verdict.is_bad() != must.contains(&id),
             };
             let mut looks = 1;
-            while is_odd(cell) && looks < LOOKS {
+            while is_odd(cell) && looks < self.looks {
                 looks += 1;
                 *cell = self.try_one(*job, controls);
             }

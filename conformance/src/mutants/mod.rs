@@ -22,6 +22,13 @@ mod expected;
 mod gaps;
 mod harness;
 mod hoarding;
+mod hub_apart;
+mod hub_clients;
+mod hub_groups;
+mod hub_outage;
+mod hub_requests;
+mod hub_targets;
+mod hubs;
 mod isolation;
 mod leftovers;
 mod limits;
@@ -101,6 +108,12 @@ pub fn all() -> Vec<Mutant> {
         afterwards::MUTANTS,
         leftovers::MUTANTS,
         shortcuts::MUTANTS,
+        hub_targets::MUTANTS,
+        hub_groups::MUTANTS,
+        hub_outage::MUTANTS,
+        hub_clients::MUTANTS,
+        hub_apart::MUTANTS,
+        hub_requests::MUTANTS,
     ]
     .concat();
     let rules = rules::all();
@@ -164,8 +177,13 @@ pub fn controls() -> Vec<Control> {
             make: || Wrong::new().pumps(|| pump::Straight),
         },
         Control {
+            name: "a-wrapped-hub",
+            only: &[],
+            make: || Wrong::new().hubs(hubs::Straight),
+        },
+        Control {
             name: "declares-no-more-order-than-it-must",
-            only: &["O2", "O3", "O4"],
+            only: &["O2", "O3", "O4", "H1"],
             make: || promise::declaring(|c| c.order = backplane_core::Order::Channel),
         },
         Control {

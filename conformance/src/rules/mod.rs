@@ -6,6 +6,7 @@ mod cancelling;
 mod churn;
 mod closing;
 mod delivery;
+mod hub;
 mod isolation;
 mod limits;
 mod loss;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Rule> {
         visibility::RULES,
     ]
     .concat();
+    all.extend(hub::rules());
     all.sort_by_key(|rule| place(rule.id));
     all
 }

@@ -5,23 +5,23 @@ use std::collections::BinaryHeap;
 
 /// A message that did not arrive, and the places in the stream where it can be missing: from `from`, before `until`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Missing {
-    pub(super) from: usize,
-    pub(super) until: usize,
+pub(in crate::model) struct Missing {
+    pub(in crate::model) from: usize,
+    pub(in crate::model) until: usize,
 }
 
 /// A gap, its place, and for how many messages it can stand.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    pub(super) at: usize,
-    pub(super) room: u64,
+pub(in crate::model) struct Slot {
+    pub(in crate::model) at: usize,
+    pub(in crate::model) room: u64,
 }
 
 /// Gives each missing message to a gap, as many as can be. Returns the indices of those that are left over,
 /// and how much room is.
 ///
 /// Places are intervals, so taking the one that must be placed first is best.
-pub(super) fn assign(missing: &[Missing], slots: &[Slot]) -> (Vec<usize>, u64) {
+pub(in crate::model) fn assign(missing: &[Missing], slots: &[Slot]) -> (Vec<usize>, u64) {
     let mut order: Vec<usize> = (0..missing.len()).collect();
     order.sort_by_key(|index| missing[*index].from);
     let mut coming = order.into_iter().peekable();
