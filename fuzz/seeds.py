@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds, from the wire format as backplane-core/src/frame.rs documents it."""
+"""Writes the seeds, from the wire formats as backplane-core/src/frame.rs and hub/wire/mod.rs document them."""
 
 import pathlib
 import struct
@@ -53,3 +53,27 @@ write("receive", "right", messages("one", "several", "next_epoch"))
 write("receive", "again", messages("one", "one", "several", "one"))
 write("receive", "mixed", messages("lying", "one", "newer", "text", "newer", "last_number"))
 write("receive", "full", messages(*["two_byte_length", "empty", "several"] * 5))
+
+
+ALL, NODE, GROUP, USER = range(4)
+
+
+def packets(*pairs):
+    return b"".join(struct.pack("<BH", channel, len(body)) + body for channel, body in pairs)
+
+
+MESSAGE = b"\x95\x01\x00\xc0\xc0\x81\xa0\xc4\x01x"
+TO_SOME = b"\x95\x01\x00\x92\x92\x02\xa1g\x92\x03\xa1u\x91\x92\x02\xa1h\x81\xa4json\xc4\x02{}"
+JOIN = b"\x97\x01\x01\x05\xcd\x01\x2c\x00\xc4\x18" + bytes(24) + b"\xa1g"
+INVOKE = b"\x97\x01\x01\x05\xcd\x01\x2c\x03\xc4\x18" + bytes(24) + b"\x81\xa0\xc4\x01x"
+LIST = b"\x97\x01\x01\x05\xcd\x01\x2c\x05\x91\x91\x00\x91\x92\x03\xa1u"
+ASK = b"\x97\x01\x01\x05\xcd\x01\x2c\x06\x81\xa0\xc4\x01x\xc0"
+CANCEL = b"\x93\x01\x02\x05"
+REPLY = b"\x96\x01\x03\x05\x00\x00\xc0"
+HELLO, BYE = b"\x94\x01\x04\x09\x00", b"\x94\x01\x04\x09\x03"
+HERE = b"\x96\x01\x04\x09\x01\x01\x92\x07\xcf" + b"\x01" * 8
+
+write("hub", "messages", packets((ALL, MESSAGE), (GROUP, MESSAGE), (USER, MESSAGE), (ALL, TO_SOME)))
+write("hub", "requests", packets((NODE, JOIN), (NODE, INVOKE), (ALL, LIST), (ALL, ASK), (NODE, CANCEL)))
+write("hub", "presence", packets((ALL, HELLO), (NODE, HERE), (NODE, REPLY), (ALL, BYE)))
+write("hub", "wrong", packets((NODE, MESSAGE), (ALL, b"hello"), (ALL, b"\x91\x07"), (GROUP, JOIN[:20])))
