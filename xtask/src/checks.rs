@@ -171,7 +171,7 @@ pub(crate) fn all() -> Vec<Check> {
         "-D warnings -D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links";
     checks.push(Check::new("doc", nothing, doc.env("RUSTDOCFLAGS", flags)));
 
-    // The example for authors certifies itself below.
+    // The example for authors of backends certifies itself below. The one for authors of frameworks is tested here like any crate.
     let test = cargo("test --workspace --exclude backplane-example-nats --all-features --locked");
     checks.push(Check::new("test", Needs::ServersAndImage, test));
     let test = cargo("test --package backplane-example-nats --lib --locked");
