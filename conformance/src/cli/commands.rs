@@ -90,7 +90,7 @@ pub(super) struct MutantArgs {
     /// How many trials run at once [default: 8 for each core]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<NonZeroUsize>,
-    /// How often a verdict has to come that is not the expected one [default: 3]
+    /// How often a verdict that is not the expected one is looked at before it counts [default: 5]
     #[arg(long, value_name = "N")]
     pub(super) looks: Option<NonZeroU32>,
     /// Stretch every time limit by this factor, for a slow machine: 1 to 100 [default: $BACKPLANE_TIME_SCALE, else 1]

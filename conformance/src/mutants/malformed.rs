@@ -1,6 +1,7 @@
 //! Wrong at M: malformed input.
 
 use std::collections::HashSet;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -42,7 +43,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "M1",
         "did not arrive within",
         "the task that reads indexes beyond the end of the frame",
-        || Wrong::new().nodes(|_| After(malformed, |_| panic!("this mutant is wrong on purpose"))),
+        // Without the hook: a backtrace of what is meant to happen would only hide what is not.
+        || Wrong::new().nodes(|_| After(malformed, |_| resume_unwind(Box::new("out of bounds")))),
     ),
     mutant!(
         "a-malformed-frame-makes-up-a-gap",

@@ -1,7 +1,6 @@
 //! Mutants against rules: [`Matrix`].
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -19,8 +18,8 @@ use crate::verdict::VerdictKind;
 /// How long what a trial has left behind may take to end with its runtime.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often a verdict has to come that is not the expected one, unless it is said otherwise.
-const LOOKS: u32 = 3;
+/// How often a verdict that is not the expected one is looked at, unless it is said otherwise.
+const LOOKS: u32 = 5;
 
 /// How many trials run at once for each core: most of them wait for something that does not happen.
 const AT_ONCE_PER_CORE: usize = 8;
@@ -98,7 +97,7 @@ pub struct Row {
     pub reasons: Vec<(&'static str, String)>,
     /// The rules that it was tried against.
     #[serde(skip)]
-    tried: Vec<&'static str>,
+    pub(super) tried: Vec<&'static str>,
 }
 
 /// What the rules said of a backend with nothing wrong.
@@ -109,6 +108,8 @@ pub struct ControlRow {
     pub name: &'static str,
     /// The rules that it failed, with the reasons.
     pub failed: Vec<(&'static str, String)>,
+    /// The rules that it failed at first, and passed each time that they were tried again.
+    pub unsteady: Vec<&'static str>,
 }
 
 impl MatrixRun {
@@ -164,8 +165,9 @@ impl MatrixRun {
         self
     }
 
-    /// How often a verdict has to come that is not the expected one before it counts. They are looked at one after the other,
-    /// so a matrix with many new rows or rules is written with one look. Default 3, one at least.
+    /// How often a verdict that is not the expected one is looked at, the first time included, before it counts. They are
+    /// looked at one after the other, so a matrix with many new rows or rules is written with one look. Default 5, one at
+    /// least.
     #[must_use]
     pub const fn looks(mut self, looks: u32) -> Self {
         self.looks = looks;
@@ -232,37 +234,65 @@ impl MatrixRun {
         });
         let unsteady = self.look_again(&mut cells, &controls);
         let mut matrix = self.matrix(cells, &controls, begin.elapsed());
-        for (row, rule) in unsteady {
-            matrix.mutants[row].unsteady.push(self.rules[rule].id);
+        for job in unsteady {
+            let (unsteady, rule) = match job {
+                Job::Mutant { row, rule } => (&mut matrix.mutants[row].unsteady, rule),
+                Job::Control { row, rule } => (&mut matrix.controls[row].unsteady, rule),
+            };
+            unsteady.push(self.rules[rule].id);
         }
         matrix
     }
 
-    /// What a mutant does to the rules beside its own can depend on a race. A verdict that is not the expected one counts
-    /// when it comes as often as [`looks`](Self::looks) says; else the expected one is taken, and the cell is told to be unsteady.
-    fn look_again(&self, cells: &mut [(Job, Cell)], controls: &[Control]) -> Vec<(usize, usize)> {
+    /// Looks again at every verdict that is not the expected one, when nothing else runs, and takes the expected one if it
+    /// [comes back](Self::comes_back). Returns the jobs whose verdict changed so: they are unsteady.
+    fn look_again(&self, cells: &mut [(Job, Cell)], controls: &[Control]) -> Vec<Job> {
         let mut unsteady = Vec::new();
         for (job, cell) in cells {
-            let Job::Mutant { row, rule } = *job else {
+            if !self.is_odd(*job, cell) {
                 continue;
-            };
-            let (mutant, id) = (&self.mutants[row], self.rules[rule].id);
-            let (must, may) = expected::of(mutant);
-            let is_odd = |cell: &Cell| match id == mutant.rule {
-                // One that lives, lives. One that dies of something else may have met a busy machine.
-                true => cell.verdict.is_bad() && !mutant.is_killed_by(cell),
-                false => !may.contains(&id) && cell.verdict.is_bad() != must.contains(&id),
-            };
-            let mut looks = 1;
-            while is_odd(cell) && looks < self.looks {
-                looks += 1;
-                *cell = self.try_one(*job, controls);
             }
-            if looks > 1 && !is_odd(cell) {
-                unsteady.push((row, rule));
+            let looks = (1..self.looks).map(|_| self.try_one(*job, controls));
+            if let Some(expected) = self.comes_back(*job, looks) {
+                *cell = expected;
+                unsteady.push(*job);
             }
         }
         unsteady
+    }
+
+    /// The expected verdict, if these looks give it.
+    ///
+    /// What a mutant does to the rules beside its own can depend on a race: there once is enough. The rule that names its
+    /// fault kills it each time, and a control passes each time: a busy machine is excused once, and never again.
+    fn comes_back(&self, job: Job, looks: impl Iterator<Item = Cell>) -> Option<Cell> {
+        let by_race = match job {
+            Job::Mutant { row, rule } => self.rules[rule].id != self.mutants[row].rule,
+            Job::Control { .. } => false,
+        };
+        let mut last = None;
+        for cell in looks {
+            match (self.is_odd(job, &cell), by_race) {
+                (true, false) => return None,
+                (true, true) => {}
+                (false, true) => return Some(cell),
+                (false, false) => last = Some(cell),
+            }
+        }
+        last
+    }
+
+    /// Whether this is not what the rule should say of it.
+    fn is_odd(&self, job: Job, cell: &Cell) -> bool {
+        let Job::Mutant { row, rule } = job else {
+            return cell.verdict.is_bad();
+        };
+        let (mutant, id) = (&self.mutants[row], self.rules[rule].id);
+        if id == mutant.rule {
+            return !mutant.is_killed_by(cell);
+        }
+        let (must, may) = expected::of(mutant);
+        !may.contains(&id) && cell.verdict.is_bad() != must.contains(&id)
     }
 
     /// The rules that a mutant is tried against.
@@ -303,6 +333,7 @@ impl MatrixRun {
         let control_row = |control: &Control| ControlRow {
             name: control.name,
             failed: Vec::new(),
+            unsteady: Vec::new(),
         };
         let mut control_rows: Vec<_> = controls.iter().map(control_row).collect();
         let mut cells = cells;
@@ -432,7 +463,7 @@ impl Row {
         self.exact = !missing && !strange;
     }
 
-    fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
+    pub(super) fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
         let failed = |rule: &&'static str| self.failed.contains(rule);
         self.expected
             .iter()
@@ -440,7 +471,7 @@ impl Row {
             .filter(move |rule| !failed(rule))
     }
 
-    fn strange(&self) -> impl Iterator<Item = &'static str> + '_ {
+    pub(super) fn strange(&self) -> impl Iterator<Item = &'static str> + '_ {
         let known =
             |rule: &&'static str| self.expected.contains(rule) || self.tolerated.contains(rule);
         self.failed.iter().copied().filter(move |rule| !known(rule))
@@ -468,131 +499,55 @@ impl Matrix {
         // Strings, numbers and lists: there is nothing in it that JSON cannot say.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
-
-    /// For people: one line for each mutant with a column for each rule, then what is wrong.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let width = self
-            .mutants
-            .iter()
-            .map(|row| row.name.len())
-            .max()
-            .unwrap_or(0);
-        let _ = writeln!(
-            text,
-            "# fails, as it must   ? may fail, and does   ! fails, and must not"
-        );
-        let _ = writeln!(
-            text,
-            "- passes, and must not   . passes                 blank: not tried\n"
-        );
-        for line in 0..3 {
-            let _ = write!(text, "{:width$}  ", "");
-            for rule in &self.rules {
-                text.push(rule.chars().nth(line).unwrap_or(' '));
-            }
-            text.push('\n');
-        }
-        for row in &self.mutants {
-            let _ = write!(text, "{:width$}  ", row.name);
-            text.extend(self.rules.iter().map(|rule| row.mark(rule)));
-            let state = match (row.killed, row.exact) {
-                (true, true) => "",
-                (true, false) => "  not exact",
-                (false, _) if !self.rules.contains(&row.rule) => "",
-                (false, _) => "  ALIVE",
-            };
-            let _ = writeln!(text, "{state}");
-        }
-        for control in &self.controls {
-            let _ = writeln!(
-                text,
-                "{:width$}  nothing wrong, {} failed",
-                control.name,
-                control.failed.len()
-            );
-        }
-        for Protection {
-            name,
-            off,
-            rule,
-            fails,
-        } in &self.protections
-        {
-            let verdict = if *fails { "fails" } else { "PASSES" };
-            let _ = writeln!(text, "{off:width$}  without {name}, {rule} {verdict}");
-        }
-        text.push('\n');
-        self.write_complaints(&mut text);
-        text.push_str(&self.to_summary());
-        text
-    }
-
-    /// In one line.
-    #[must_use]
-    pub fn to_summary(&self) -> String {
-        let killed = self.mutants.iter().filter(|row| row.killed).count();
-        let exact = self.mutants.iter().filter(|row| row.exact).count();
-        let bad = self
-            .controls
-            .iter()
-            .filter(|control| !control.failed.is_empty())
-            .count();
-        format!(
-            "{killed} of {} mutants killed for their reason, {exact} fail exactly the rules that they should, {bad} of \
-             {} controls fail, in {:.1} s",
-            self.mutants.len(),
-            self.controls.len(),
-            Duration::from_millis(self.took_ms).as_secs_f64(),
-        )
-    }
-
-    fn write_complaints(&self, text: &mut String) {
-        let start = text.len();
-        for row in &self.mutants {
-            if !row.killed && self.rules.contains(&row.rule) {
-                let _ = writeln!(
-                    text,
-                    "{} is not killed by {}: {}",
-                    row.name, row.rule, row.reason
-                );
-            }
-            if !row.unsteady.is_empty() {
-                let rules = row.unsteady.join(" ");
-                let _ = writeln!(text, "{} went both ways in {rules}", row.name);
-            }
-            for rule in row.missing().filter(|rule| *rule != row.rule) {
-                let _ = writeln!(text, "{} does not fail {rule}, as it should", row.name);
-            }
-            for rule in row.strange() {
-                let _ = writeln!(text, "{} fails {rule}, and should not", row.name);
-            }
-        }
-        for control in &self.controls {
-            for (rule, reason) in &control.failed {
-                let _ = writeln!(
-                    text,
-                    "{} fails {rule}, with nothing wrong: {reason}",
-                    control.name
-                );
-            }
-        }
-        if text.len() > start {
-            text.push('\n');
-        }
-    }
 }
 
-impl Row {
-    fn mark(&self, rule: &'static str) -> char {
-        match (self.failed.contains(&rule), self.expected.contains(&rule)) {
-            (true, true) => '#',
-            (true, false) if self.tolerated.contains(&rule) => '?',
-            (true, false) => '!',
-            (false, true) => '-',
-            (false, false) if self.tried.contains(&rule) => '.',
-            (false, false) => ' ',
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutants;
+
+    const PASS: VerdictKind = VerdictKind::Pass;
+    const FAIL: VerdictKind = VerdictKind::Fail;
+
+    /// What comes back when these verdicts are given after an odd one.
+    fn after(run: &MatrixRun, job: Job, looks: &[VerdictKind]) -> Option<VerdictKind> {
+        let reason = run.mutants[0].reason;
+        let cell = |verdict: &VerdictKind| Cell {
+            verdict: *verdict,
+            reason: reason.to_owned(),
+        };
+        let back = run.comes_back(job, looks.iter().map(cell));
+        back.map(|cell| cell.verdict)
+    }
+
+    #[test]
+    fn a_mutant_that_lived_once_has_to_be_killed_each_time_after_that() {
+        let run = MatrixRun::new(mutants::all());
+        let own = run.mutants[0].rule;
+        let rule = run.rules.iter().position(|rule| rule.id == own).unwrap();
+        let job = Job::Mutant { row: 0, rule };
+        assert_eq!(after(&run, job, &[FAIL, FAIL]), Some(FAIL));
+        assert_eq!(after(&run, job, &[FAIL, PASS, FAIL]), None);
+        assert_eq!(after(&run, job, &[]), None);
+    }
+
+    #[test]
+    fn a_control_that_failed_once_has_to_pass_each_time_after_that() {
+        let run = MatrixRun::new(mutants::all());
+        let job = Job::Control { row: 0, rule: 0 };
+        assert_eq!(after(&run, job, &[PASS, PASS]), Some(PASS));
+        assert_eq!(after(&run, job, &[PASS, FAIL, PASS]), None);
+    }
+
+    #[test]
+    fn a_rule_beside_the_own_one_says_the_expected_thing_once() {
+        let run = MatrixRun::new(mutants::all());
+        let own = run.mutants[0].rule;
+        let (must, _) = expected::of(&run.mutants[0]);
+        let is_beside = |rule: &Rule| rule.id != own && must.contains(&rule.id);
+        let rule = run.rules.iter().position(is_beside).unwrap();
+        let job = Job::Mutant { row: 0, rule };
+        assert_eq!(after(&run, job, &[PASS, FAIL, PASS]), Some(FAIL));
+        assert_eq!(after(&run, job, &[PASS, PASS]), None);
     }
 }

@@ -12,6 +12,7 @@
 mod afterwards;
 mod backpressure;
 mod cancelling;
+mod chart;
 mod closing;
 mod concurrency;
 mod content;
