@@ -21,7 +21,7 @@ use super::presence::Shared;
 use super::protocol::{MAX_HUB_LEN, Native, Protocol};
 use super::requests::Requests;
 use super::roster::Roster;
-use super::serve::{MAX_CALLS, MAX_SERVED};
+use super::serve::{MAX_ASIDES, MAX_CALLS, MAX_SERVED};
 use super::service::Service;
 use super::stats::Counters;
 use super::table::Table;
@@ -188,6 +188,7 @@ impl HubBuilder {
             invocations: Invocations::default(),
             served: Arc::new(Semaphore::new(MAX_SERVED)),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            asides: Arc::new(Semaphore::new(MAX_ASIDES)),
             service: self.service,
             stop,
             tasks: TaskTracker::new(),

@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) served: Arc<Semaphore>,
     /// Room for calls of others that wait for clients of this node.
     pub(super) calls: Arc<Semaphore>,
+    /// Room for words to others that no request holds a place for.
+    pub(super) asides: Arc<Semaphore>,
     pub(super) service: Option<Arc<dyn Service>>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,

@@ -98,7 +98,7 @@ impl Inner {
         }
         if let Some(word) = answer {
             let birth = self.birth;
-            self.signal_later(from, Signal::Presence { birth, word }, None);
+            self.signal_aside(from, Signal::Presence { birth, word });
         }
     }
 
@@ -108,7 +108,7 @@ impl Inner {
         let is_stranger = self.presence.lock().heard(from, Instant::now());
         if is_stranger {
             let (birth, word) = (self.birth, Word::Hello);
-            self.signal_later(from, Signal::Presence { birth, word }, None);
+            self.signal_aside(from, Signal::Presence { birth, word });
         }
     }
 

@@ -28,6 +28,11 @@ pub(super) const MAX_SERVED: usize = 4096;
 /// How many calls of other nodes wait for clients at a time: they take no task, and clients take their time.
 pub(super) const MAX_CALLS: usize = 65_536;
 
+/// How many words of this node are on their way to others at a time without a request that holds a place: refusals, and
+/// answers to a hello. What comes beyond is not said. A request that is not even refused runs into its time limit, and a
+/// node that is not greeted is heard of with its next heartbeat.
+pub(super) const MAX_ASIDES: usize = 1024;
+
 /// How many bytes of a list of connections go into one message, about.
 const PART: usize = 64 * 1024;
 
@@ -53,7 +58,7 @@ impl Inner {
             self.counters.refused.add(1);
             let why = Refusal::Failed("too many requests are in work".to_owned());
             let reply = Reply::Refused(why);
-            return self.signal_later(from, Signal::Reply { id, reply }, None);
+            return self.signal_aside(from, Signal::Reply { id, reply });
         };
         let reply = match request {
             Request::Join { connection, group } => {
@@ -62,7 +67,7 @@ impl Inner {
                     Ok(claim) => claim,
                     Err(error) => {
                         let reply = Reply::Refused(not_joined(error));
-                        return self.signal_later(from, Signal::Reply { id, reply }, Some(permit));
+                        return self.signal_later(from, Signal::Reply { id, reply }, permit);
                     }
                 };
                 let inner = Arc::clone(self);
@@ -129,7 +134,7 @@ impl Inner {
             }
             Request::Newer => Reply::Refused(Refusal::Unsupported),
         };
-        self.signal_later(from, Signal::Reply { id, reply }, Some(permit));
+        self.signal_later(from, Signal::Reply { id, reply }, permit);
     }
 
     /// How many connections of this node these are.
@@ -210,18 +215,23 @@ impl Inner {
                 ..
             } => {
                 let reply = answer.map_or_else(Reply::Refused, Reply::Value);
-                self.signal_later(node, Signal::Reply { id: request, reply }, Some(permit));
+                self.signal_later(node, Signal::Reply { id: request, reply }, permit);
+            }
+        }
+    }
+
+    /// Sends a signal to a node in a task of its own, without a request that holds a place for it.
+    pub(super) fn signal_aside(&self, to: NodeId, signal: Signal) {
+        match Arc::clone(&self.asides).try_acquire_owned() {
+            Ok(permit) => self.signal_later(to, signal, permit),
+            Err(_) => {
+                tracing::debug!(node = %to, "a node was not answered: too much is on its way")
             }
         }
     }
 
     /// Sends a signal to a node in a task of its own.
-    pub(super) fn signal_later(
-        &self,
-        to: NodeId,
-        signal: Signal,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
+    fn signal_later(&self, to: NodeId, signal: Signal, permit: OwnedSemaphorePermit) {
         // Without itself it is being dropped, and nobody waits for it.
         let Some(inner) = self.me.upgrade() else {
             return;
