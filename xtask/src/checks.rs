@@ -142,17 +142,19 @@ pub(crate) fn all() -> Vec<Check> {
         Check::new(
             "clippy:default",
             nothing,
-            clippy(cargo("clippy --workspace")),
+            clippy(cargo("clippy --workspace --all-targets")),
         ),
         Check::new(
             "clippy:all-features",
             nothing,
-            clippy(cargo("clippy --workspace --all-features")),
+            clippy(cargo("clippy --workspace --all-targets --all-features")),
         ),
     ];
     for (package, sets) in FEATURE_SETS {
         for set in *sets {
-            let mut cmd = cargo("clippy --package").args([*package, "--no-default-features"]);
+            // Without dev-dependencies, whose features would stand in for missing ones.
+            let mut cmd = cargo("clippy --lib --bins --no-default-features --package");
+            cmd = cmd.args([*package]);
             let mut name = format!("clippy:{package}:none");
             if !set.is_empty() {
                 cmd = cmd.args(["--features", set]);
@@ -160,11 +162,6 @@ pub(crate) fn all() -> Vec<Check> {
             }
             checks.push(Check::new(name, nothing, clippy(cmd)));
         }
-    }
-    for (package, _) in FEATURE_SETS {
-        // Without dev-dependencies, whose features would stand in for missing ones.
-        let cmd = cargo("check --locked --lib --no-default-features --package").args([*package]);
-        checks.push(Check::new(format!("alone:{package}"), nothing, cmd));
     }
     let doc = cargo("doc --workspace --no-deps --all-features --locked --document-private-items");
     let flags =
@@ -228,7 +225,7 @@ fn cargo(line: &str) -> Cmd {
 }
 
 fn clippy(cmd: Cmd) -> Cmd {
-    cmd.args(["--all-targets", "--locked", "--", "-D", "warnings"])
+    cmd.args(["--locked", "--", "-D", "warnings"])
 }
 
 /// Checks the packages of the core crate, one `name version` a line.
