@@ -33,8 +33,19 @@ impl Delivery {
 /// A message as a subscriber receives it.
 ///
 /// Cloning shares the payload. `Debug` shows the payload's length, never its bytes (rule V3).
+#[derive(Clone)]
+pub struct Message(Content);
+
+#[derive(Clone)]
+enum Content {
+    Own(Parts),
+    /// Of many subscriptions of one node. A count of references that two cores write is what a delivery costs most, and
+    /// the parts would have two.
+    Shared(Arc<Parts>),
+}
+
 #[derive(Clone, PartialEq, Eq)]
-pub struct Message {
+struct Parts {
     channel: Channel,
     payload: Bytes,
     publisher: NodeId,
@@ -45,23 +56,32 @@ impl Message {
     /// [`Backplane`](crate::Backplane) itself.
     #[must_use]
     pub const fn new(channel: Channel, payload: Bytes, publisher: NodeId) -> Self {
-        Self {
+        Self(Content::Own(Parts {
             channel,
             payload,
             publisher,
+        }))
+    }
+
+    /// The same message, of which a clone counts one reference and not two.
+    #[must_use]
+    pub(crate) fn shared(self) -> Self {
+        match self.0 {
+            Content::Own(parts) => Self(Content::Shared(Arc::new(parts))),
+            Content::Shared(_) => self,
         }
     }
 
     /// The channel it was published to.
     #[must_use]
-    pub const fn channel(&self) -> &Channel {
-        &self.channel
+    pub fn channel(&self) -> &Channel {
+        &self.parts().channel
     }
 
     /// The same message with these bytes.
     #[must_use]
     pub(crate) fn with_payload(&self, payload: Bytes) -> Self {
-        Self::new(self.channel.clone(), payload, self.publisher)
+        Self::new(self.channel().clone(), payload, self.publisher())
     }
 
     /// Its bytes, exactly as published (rule D2).
@@ -69,29 +89,47 @@ impl Message {
     /// They are a slice of what they arrived in, which may hold other messages, and keep all of it in
     /// memory: copy a small payload that is kept for long.
     #[must_use]
-    pub const fn payload(&self) -> &Bytes {
-        &self.payload
+    pub fn payload(&self) -> &Bytes {
+        &self.parts().payload
     }
 
     /// Its bytes, without a copy.
     #[must_use]
     pub fn into_payload(self) -> Bytes {
-        self.payload
+        match self.0 {
+            Content::Own(parts) => parts.payload,
+            Content::Shared(parts) => Arc::unwrap_or_clone(parts).payload,
+        }
     }
 
     /// The node that published it.
     #[must_use]
-    pub const fn publisher(&self) -> NodeId {
-        self.publisher
+    pub fn publisher(&self) -> NodeId {
+        self.parts().publisher
+    }
+
+    fn parts(&self) -> &Parts {
+        match &self.0 {
+            Content::Own(parts) => parts,
+            Content::Shared(parts) => parts,
+        }
     }
 }
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Message {}
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("channel", &self.channel)
-            .field("payload_len", &self.payload.len())
-            .field("publisher", &self.publisher)
+            .field("channel", &self.channel())
+            .field("payload_len", &self.payload().len())
+            .field("publisher", &self.publisher())
             .finish()
     }
 }

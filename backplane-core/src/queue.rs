@@ -21,8 +21,8 @@ use crate::name::Channel;
 /// Payloads are slices of what they arrived in, and keep all of it. So messages that share a buffer are to be
 /// [pushed](QueueWriter::push) in one call: they are kept as they are when all fit, and those that fit are copied
 /// out when others do not. With that, the queue keeps no more than `max_bytes`, the rest of one buffer that is
-/// partly read, and for each message and gap a fixed amount (56 bytes on a 64-bit machine, and as much again for
-/// room to grow).
+/// partly read, and for each message and gap a fixed amount (64 bytes on a 64-bit machine, and as much again for
+/// room to grow; the queues of a node that share a message hold 72 bytes more, once for all of them).
 #[must_use]
 pub fn queue(capacity: usize, max_bytes: usize) -> (QueueWriter, QueueReader) {
     let shared = Arc::new(Shared {

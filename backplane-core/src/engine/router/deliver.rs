@@ -11,7 +11,7 @@ use crate::name::{Channel, NodeId};
 use crate::queue::Pushed;
 use crate::state::Event;
 
-/// For so many members the payloads are taken out of a frame once, and not for each.
+/// For so many members the messages are taken out of a frame once, and not for each.
 const CROWD: usize = 4;
 
 /// A frame of more messages is read anew for each: what it says must not cost much more memory than it has (rule M1).
@@ -129,35 +129,36 @@ impl Router {
         let to = members.iter().filter(|member| !(own && member.without_own));
         let mut told = Told::default();
         if let Some(payload) = frame.only() {
+            let mut message = message(payload);
+            if members.len() >= CROWD {
+                message = message.shared();
+            }
             let mut to = to.peekable();
             while let Some(member) = to.next() {
                 if to.peek().is_none() {
-                    told.add(member.queue.push_one_then(message(payload), wakes));
+                    told.add(member.queue.push_one_then(message, wakes));
                     break;
                 }
-                let message = message(payload.clone());
-                told.add(member.queue.push_one_then(message, wakes));
+                told.add(member.queue.push_one_then(message.clone(), wakes));
             }
             return told;
         }
         let fresh = || {
             let payloads = frame.payloads();
             let payloads = payloads.skip(usize::try_from(known).unwrap_or(usize::MAX));
-            payloads.map(|payload| match known {
+            let payloads = payloads.map(|payload| match known {
                 0 => payload,
                 // A frame of which a part is left out must not be kept for the rest.
                 _ => Bytes::copy_from_slice(&payload),
-            })
+            });
+            payloads.map(message)
         };
         let at_once = members.len() >= CROWD && frame.len() <= MOST_AT_ONCE;
-        let once: Option<Vec<Bytes>> = at_once.then(|| fresh().collect());
+        let once: Option<Vec<Message>> = at_once.then(|| fresh().map(Message::shared).collect());
         for member in to {
             told.add(match &once {
-                None => member.queue.push_then(fresh().map(message), wakes),
-                Some(payloads) => {
-                    let payloads = payloads.iter().cloned();
-                    member.queue.push_then(payloads.map(message), wakes)
-                }
+                None => member.queue.push_then(fresh(), wakes),
+                Some(messages) => member.queue.push_then(messages.iter().cloned(), wakes),
             });
         }
         told
