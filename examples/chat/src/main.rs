@@ -1,6 +1,7 @@
 //! The program: its arguments, and its end.
 
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,9 +44,31 @@ async fn main() -> Result<(), Box<dyn Error>> {
         None => Arc::new(MemoryBus::new().connect(NodeOptions::new(prefix)).await?),
     };
     let server = Server::start(listener, node).await?;
+    let asked_to_end = asked_to_end()?;
     println!("open http://{}", server.address());
-    tokio::signal::ctrl_c().await?;
+    asked_to_end.await?;
     println!("shutting down");
     server.shut_down().await;
     Ok(())
+}
+
+/// From now on, and until somebody at the terminal or the service manager wants the program to end.
+#[cfg(unix)]
+fn asked_to_end() -> io::Result<impl Future<Output = io::Result<()>>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    })
+}
+
+/// Until somebody at the terminal wants the program to end.
+#[cfg(not(unix))]
+fn asked_to_end() -> io::Result<impl Future<Output = io::Result<()>>> {
+    Ok(tokio::signal::ctrl_c())
 }

@@ -38,9 +38,12 @@ impl Process {
         Self { child, address }
     }
 
-    fn interrupt(&self) {
+    /// Waits until it has ended by this signal, in its own good time.
+    async fn end_by(mut self, signal: Signal) {
         let id = self.child.id().expect("it runs");
-        kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGINT).unwrap();
+        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+        let status = soon("the end of the process", self.child.wait()).await;
+        assert!(status.unwrap().success());
     }
 }
 
@@ -52,7 +55,7 @@ fn program() -> Command {
 async fn two_processes_and_a_redis_are_one_chat_through_an_outage_and_a_crash() {
     let redis = redis().await;
     let url = redis.url();
-    let mut here = Process::start(&["--redis", &url]).await;
+    let here = Process::start(&["--redis", &url]).await;
     let mut there = Process::start(&["--redis", &url]).await;
     let mut ann = Client::enter(here.address, "ann").await;
     let mut bob = Client::enter(there.address, "bob").await;
@@ -73,14 +76,21 @@ async fn two_processes_and_a_redis_are_one_chat_through_an_outage_and_a_crash() 
     assert_eq!(ann.say(room("tea"), "back").await, outcome(0, "accepted"));
     assert_eq!(bob.hears().await, "ann: back");
 
-    // One crashes; the other goes on, and ends when it is asked to.
+    // One crashes; the other goes on.
     there.child.kill().await.unwrap();
     assert_eq!(bob.end().await.1, None);
     assert_eq!(ann.say(all(), "alone").await, outcome(0, "accepted"));
-    here.interrupt();
-    assert_eq!(ann.end().await.1, Some(CloseCode::Away));
-    let status = soon("the end of the process", here.child.wait()).await;
-    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_end_says_goodbye() {
+    // At the terminal, and by a service manager.
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let process = Process::start(&["--memory"]).await;
+        let ann = Client::enter(process.address, "ann").await;
+        let (closed, ()) = tokio::join!(ann.end(), process.end_by(signal));
+        assert_eq!(closed.1, Some(CloseCode::Away), "{signal}");
+    }
 }
 
 #[tokio::test]
