@@ -236,31 +236,7 @@ fn wrong_backends_are_found() {
             "as missed in outages, and at most",
         ),
     ];
-    let mut alive = Vec::new();
-    for (name, class, why) in WRONG {
-        let all = mutants::all();
-        let mutant = all
-            .iter()
-            .find(|mutant| mutant.name == name)
-            .expect("it exists");
-        let found = SEEDS.into_iter().find_map(|seed| {
-            let report = quick(mutant.harness(), seed, 600);
-            let in_account = match class {
-                Duplicated => report.account.duplicated,
-                Reordered => report.account.reordered,
-                Unexpected => report.account.unexpected,
-                _ => report.account.unreported_lost,
-            };
-            let mut violations = report.violations.iter();
-            let for_its_own_reason = violations.any(|v| v.class == class && v.text.contains(why));
-            (in_account > 0 && for_its_own_reason).then_some((seed, report.ops))
-        });
-        match found {
-            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
-            None => alive.push((name, class)),
-        }
-    }
-    assert!(alive.is_empty(), "not found: {alive:?}");
+    find(Part::Backplane, &WRONG);
 }
 
 /// What is wrong below a hub, the model of the hub must find by itself, in this class and with these words.
@@ -287,25 +263,7 @@ fn hubs_on_wrong_backends_are_found() {
             "or was not sent",
         ),
     ];
-    let mut alive = Vec::new();
-    for (name, class, why) in WRONG {
-        let all = mutants::all();
-        let mutant = all
-            .iter()
-            .find(|mutant| mutant.name == name)
-            .expect("it exists");
-        let found = SEEDS.into_iter().find_map(|seed| {
-            let report = quick_on(Part::Hub, mutant.harness(), seed, 600);
-            let mut violations = report.violations.iter();
-            let for_its_own_reason = violations.any(|v| v.class == class && v.text.contains(why));
-            for_its_own_reason.then_some((seed, report.ops))
-        });
-        match found {
-            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
-            None => alive.push((name, class)),
-        }
-    }
-    assert!(alive.is_empty(), "not found: {alive:?}");
+    find(Part::Hub, &WRONG);
 }
 
 #[test]
@@ -404,6 +362,33 @@ fn a_soak_that_is_interrupted_ends_with_the_account_so_far() {
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 
 /// A run on the backplane itself, with a clock that jumps.
+/// Looks for each of these mutants with this part of the soak, which must find it in this class and with these words.
+fn find(part: Part, wrong: &[(&str, Class, &str)]) {
+    let all = mutants::all();
+    let mut alive = Vec::new();
+    for (name, class, why) in wrong {
+        let mut all = all.iter();
+        let mutant = all.find(|mutant| mutant.name == *name).expect("it exists");
+        let found = SEEDS.into_iter().find_map(|seed| {
+            let report = quick_on(part, mutant.harness(), seed, 600);
+            let in_account = match class {
+                Class::Duplicated => report.account.duplicated,
+                Class::Reordered => report.account.reordered,
+                Class::Unexpected => report.account.unexpected,
+                _ => report.account.unreported_lost,
+            };
+            let mut violations = report.violations.iter();
+            let for_its_own_reason = violations.any(|v| v.class == *class && v.text.contains(why));
+            (in_account > 0 && for_its_own_reason).then_some((seed, report.ops))
+        });
+        match found {
+            Some((seed, ops)) => println!("{name}: {class} after {ops} operations, seed {seed}"),
+            None => alive.push((name, class)),
+        }
+    }
+    assert!(alive.is_empty(), "not found: {alive:?}");
+}
+
 fn quick(harness: Arc<dyn Harness>, seed: u64, operations: u64) -> SoakReport {
     quick_on(Part::Backplane, harness, seed, operations)
 }

@@ -19,6 +19,7 @@ mod breaker;
 mod hub;
 mod ledger;
 mod op;
+mod patience;
 mod reference;
 mod round;
 mod soak;

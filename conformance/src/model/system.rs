@@ -17,8 +17,9 @@ use super::account::{Account, Class, Violation};
 use super::breaker::{Breaker, Target, generation, options};
 use super::ledger::{Generation, Ledger, PublisherId, Terms, Topic};
 use super::op::{Break, FaultKind, NODES, Op, OpenNode, SUBSCRIPTIONS};
+use super::patience::Patience;
 use crate::harness::{Harness, NodeSpec, Start};
-use crate::trial::{LOOK_AGAIN, WITHIN, chain};
+use crate::trial::chain;
 
 type SharedLedger = Arc<Mutex<Ledger>>;
 
@@ -29,6 +30,7 @@ pub struct System {
     names: Arc<Names>,
     ledger: SharedLedger,
     scale: f64,
+    patience: Patience,
     seed: u64,
     /// Whether nodes can be made so that faults that need a way reach them.
     ways: bool,
@@ -97,6 +99,7 @@ impl System {
             names: Arc::new(Names::new(tag)),
             ledger: Arc::new(Mutex::new(Ledger::new(terms))),
             scale,
+            patience: Patience::new(scale),
             seed,
             ways,
             nodes: Default::default(),
@@ -359,7 +362,7 @@ impl System {
     // --- help
 
     fn within(&self) -> Duration {
-        WITHIN.mul_f64(self.scale)
+        self.patience.limit()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -372,15 +375,8 @@ impl System {
     }
 
     /// Waits until a condition holds; returns whether it does in the end.
-    async fn until(&self, mut holds: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + self.within();
-        while !holds() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-        true
+    async fn until(&self, holds: impl FnMut() -> bool) -> bool {
+        self.patience.until(holds).await
     }
 
     fn traffic(&self, least: usize, most: usize) -> Traffic {

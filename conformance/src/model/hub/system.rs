@@ -15,7 +15,7 @@ use backplane_core::hub::{ConnectionId, DeliveryMode, Hub};
 use backplane_core::{Backplane, Prefix};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::draw::View;
@@ -26,8 +26,8 @@ use crate::model::account::{Account, Class, Violation};
 use crate::model::breaker::{self, Breaker};
 use crate::model::ledger::PublisherId;
 use crate::model::op::FaultKind;
+use crate::model::patience::Patience;
 use crate::model::reference::supported;
-use crate::trial::{LOOK_AGAIN, WITHIN};
 
 /// The name of the hubs.
 const HUB: &str = "soak";
@@ -66,6 +66,7 @@ pub(in crate::model) struct System {
     kinds: Vec<FaultKind>,
     mode: DeliveryMode,
     scale: f64,
+    patience: Patience,
     /// Whether nodes can be made so that faults that need a way reach them.
     ways: bool,
     nodes: [Option<Node>; NODES],
@@ -130,6 +131,7 @@ impl System {
             kinds: supported(&*harness),
             mode,
             scale,
+            patience: Patience::new(scale),
             ways: breaker.has_ways(),
             breaker,
             harness,
@@ -244,7 +246,7 @@ impl System {
     // --- help
 
     fn within(&self) -> Duration {
-        WITHIN.mul_f64(self.scale)
+        self.patience.limit()
     }
 
     /// What must not be at any time.
@@ -283,18 +285,7 @@ impl System {
 
     /// Waits until a condition holds; returns whether it does in the end.
     async fn until(&self, holds: impl FnMut() -> bool) -> bool {
-        self.until_within(self.within(), holds).await
-    }
-
-    async fn until_within(&self, limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
-        let deadline = Instant::now() + limit;
-        while !holds() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-        true
+        self.patience.until(holds).await
     }
 }
 

@@ -9,7 +9,7 @@ use super::publishing::Publisher;
 use super::{Node, System};
 use crate::model::ledger::{MessageId, StreamId, Topic};
 use crate::model::op::{PREFIXES, TOPICS};
-use crate::trial::{LOOK_AGAIN, chain};
+use crate::trial::LOOK_AGAIN;
 
 /// After so many looks, a message that a small queue may have had no room for is published once more.
 const LOOKS: u32 = 20;
@@ -61,41 +61,23 @@ impl System {
         let (Some(observer), Some(before)) = (harness.observer(), self.connections) else {
             return Ok(());
         };
-        let deadline = Instant::now() + self.within();
-        loop {
-            let now = observer.connections().await?;
-            if now <= before {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let more = now - before;
-                self.unexpected(format!(
-                    "{more} connections are left after every node was closed"
-                ));
-                return Ok(());
-            }
-            sleep(LOOK_AGAIN).await;
+        match self.patience.connections_left(observer, before).await? {
+            0 => {}
+            more => self.unexpected(format!(
+                "{more} connections are left after every node was closed"
+            )),
         }
+        Ok(())
     }
 
     /// Waits until every node is attached and healthy.
     async fn settle(&self) {
-        let deadline = Instant::now() + self.within();
         for node in self.nodes.iter().flatten() {
-            loop {
-                let why = match node.backplane.health().await {
-                    Ok(()) if node.backplane.state().is_connected() => break,
-                    Ok(()) => node.backplane.state().to_string(),
-                    Err(error) => chain(&error),
-                };
-                if Instant::now() >= deadline {
-                    let id = node.id.0;
-                    self.unexpected(format!(
-                        "node {id} is not well again although every fault has ended: {why}"
-                    ));
-                    break;
-                }
-                sleep(LOOK_AGAIN).await;
+            if let Err(why) = self.patience.until_well(&*node.backplane).await {
+                let id = node.id.0;
+                self.unexpected(format!(
+                    "node {id} is not well again although every fault has ended: {why}"
+                ));
             }
         }
     }
@@ -211,21 +193,14 @@ impl System {
                     .collect();
                 let expected = holders.len() as u64;
                 let name = &self.names.prefixes[usize::from(prefix)];
-                let channel = self.names.channel(topic);
-                let deadline = Instant::now() + self.within();
-                loop {
-                    let seen = observer.subscriptions(name, channel).await?;
-                    if seen == expected {
-                        break;
-                    }
-                    if Instant::now() >= deadline {
-                        self.unexpected(format!(
-                            "the broker has {seen} subscriptions of channel {topic} of prefix {prefix}, and should \
-                             have {expected}"
-                        ));
-                        break;
-                    }
-                    sleep(LOOK_AGAIN).await;
+                let place = (name, self.names.channel(topic));
+                let seen = self.patience.subscriptions(observer, place, expected);
+                let seen = seen.await?;
+                if seen != expected {
+                    self.unexpected(format!(
+                        "the broker has {seen} subscriptions of channel {topic} of prefix {prefix}, and should have \
+                         {expected}"
+                    ));
                 }
             }
         }

@@ -11,6 +11,7 @@ use crate::model::breaker;
 use crate::model::hub::client::{Client, REFUSAL};
 use crate::model::hub::op::{Call, Want};
 use crate::model::hub::record::{Sure, Target};
+use crate::model::patience::Patience;
 use crate::trial::chain;
 
 /// How long a call waits for a client that answers, and for one that does not.
@@ -69,7 +70,7 @@ impl System {
         let cut = async {
             // While nothing gets through it is not asked at all.
             let asked = || client.asked() == number;
-            let asked = self.until_within(HEARD.mul_f64(self.scale), asked).await;
+            let asked = Patience::of(HEARD.mul_f64(self.scale)).until(asked).await;
             client.handle.disconnect();
             asked
         };

@@ -11,7 +11,7 @@ use crate::hub::HubChannel;
 use crate::model::hub::op::CLIENTS;
 use crate::model::hub::record::{GROUPS, Name, Sure, Target, USERS};
 use crate::model::ledger::MessageId;
-use crate::trial::{LOOK_AGAIN, chain};
+use crate::trial::LOOK_AGAIN;
 
 /// After so many looks, a last message that a small queue may have had no room for is sent once more.
 const LOOKS: u32 = 20;
@@ -86,30 +86,26 @@ impl System {
             self.close_node(node).await;
         }
         self.record.lock().check(false);
-        match (harness.observer(), self.connections) {
-            (Some(observer), Some(before)) => self.no_more_connections(observer, before).await,
-            _ => Ok(()),
+        let (Some(observer), Some(before)) = (harness.observer(), self.connections) else {
+            return Ok(());
+        };
+        match self.patience.connections_left(observer, before).await? {
+            0 => {}
+            more => self.unexpected(format!(
+                "{more} connections are left after every node was closed"
+            )),
         }
+        Ok(())
     }
 
     /// Waits until every node is attached and healthy.
     async fn settle(&self) {
-        let deadline = Instant::now() + self.within();
         for node in self.live() {
-            loop {
-                let why = match node.backplane.health().await {
-                    Ok(()) if node.backplane.state().is_connected() => break,
-                    Ok(()) => node.backplane.state().to_string(),
-                    Err(error) => chain(&error),
-                };
-                if Instant::now() >= deadline {
-                    let id = node.id.0;
-                    self.unexpected(format!(
-                        "node {id} is not well again although every fault has ended: {why}"
-                    ));
-                    break;
-                }
-                sleep(LOOK_AGAIN).await;
+            if let Err(why) = self.patience.until_well(&*node.backplane).await {
+                let id = node.id.0;
+                self.unexpected(format!(
+                    "node {id} is not well again although every fault has ended: {why}"
+                ));
             }
         }
     }
@@ -217,43 +213,14 @@ impl System {
             let Ok(channel) = name.of(HUB) else {
                 continue;
             };
-            let deadline = Instant::now() + self.within();
-            loop {
-                let seen = observer.subscriptions(&self.prefix, &channel).await?;
-                if seen == 0 {
-                    break;
-                }
-                if Instant::now() >= deadline {
-                    self.unexpected(format!(
-                        "the broker has {seen} subscriptions of {name:?} after every hub was closed"
-                    ));
-                    break;
-                }
-                sleep(LOOK_AGAIN).await;
+            let place = (&self.prefix, &channel);
+            let seen = self.patience.subscriptions(observer, place, 0).await?;
+            if seen > 0 {
+                self.unexpected(format!(
+                    "the broker has {seen} subscriptions of {name:?} after every hub was closed"
+                ));
             }
         }
         Ok(())
-    }
-
-    async fn no_more_connections(
-        &self,
-        observer: &dyn Observer,
-        before: u64,
-    ) -> Result<(), String> {
-        let deadline = Instant::now() + self.within();
-        loop {
-            let now = observer.connections().await?;
-            if now <= before {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let more = now - before;
-                self.unexpected(format!(
-                    "{more} connections are left after every node was closed"
-                ));
-                return Ok(());
-            }
-            sleep(LOOK_AGAIN).await;
-        }
     }
 }
