@@ -31,7 +31,7 @@ use self::core::Core;
 pub(crate) use self::fate::LinkFate;
 use self::lane::{Entered, Limits, Payloads};
 use self::outcome::Failure;
-pub(crate) use self::router::{ById, Router};
+pub(crate) use self::router::{ById, Route, Router};
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
 use crate::backplane::Backplane;
