@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Lane, Queue};
+use super::Lane;
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
 use crate::engine::core::{Attached, Core};
 use crate::engine::outcome::{Failure, Outcome};
@@ -22,7 +22,7 @@ pub(super) struct Sent {
 }
 
 /// Sends a frame with the next numbers of a lane. Nobody else may flush the lane meanwhile.
-pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) -> Sent {
+pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame) -> Sent {
     let mut flown = Flown {
         lane,
         frame,
@@ -47,46 +47,37 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) ->
     }
 }
 
-/// Sends a frame with the next numbers of an idle lane, if that takes no waiting; else nothing was done.
+/// Sends a frame, if that takes no waiting, and says whether its numbers are [used up](count); else nothing was done.
 pub(super) fn send_now<L: Link>(
     core: &Core<L>,
     attached: Option<&Attached<L>>,
-    lane: &Lane,
-    queue: &mut Queue,
+    name: &BrokerChannel,
     frame: &Frame,
     wakes: &mut Wakes,
-) -> Option<Outcome> {
-    let numbers = queue.numbers();
-    // Also if a panic ends it.
-    queue.use_up(frame);
-    let sent = match attached {
+) -> Option<(Outcome, bool)> {
+    let outcome = match attached {
         Some(attached) if !attached.fate.is_ended() => attached
             .link
-            .publish_now(&lane.name, frame, wakes)
-            .map(|sent| sent.map_err(|error| failure(core, error))),
-        attached => Some(Err(away(core, attached.is_some()))),
+            .publish_now(name, frame, wakes)?
+            .map_err(|error| failure(core, error)),
+        attached => Err(away(core, attached.is_some())),
     };
-    let used_up = sent
-        .as_ref()
-        .is_some_and(|outcome| count(core, frame, outcome));
-    if !used_up {
-        queue.give_back(numbers);
-    }
-    sent
+    let used_up = count(core, frame, &outcome);
+    Some((outcome, used_up))
 }
 
 /// A frame under way. Its numbers are used up unless they are left to the frame after it: also when the sending
 /// ends by a panic, or with the runtime.
-struct Flown<'a> {
-    lane: &'a Lane,
+struct Flown<'a, L> {
+    lane: &'a Lane<L>,
     frame: &'a Frame,
     used_up: bool,
 }
 
-impl Drop for Flown<'_> {
+impl<L> Drop for Flown<'_, L> {
     fn drop(&mut self) {
         if self.used_up {
-            self.lane.lock().use_up(self.frame);
+            self.lane.lock().numbers.use_up(self.frame);
         }
     }
 }
