@@ -101,6 +101,27 @@ impl<D: Driver> Node<D> {
         Self::start(driver, options, None)
     }
 
+    /// Does what [`Backplane::publish`] does, without an allocation for its future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
+        let outcome = match self.enter(channel, payload) {
+            Ok(Entered::Done(outcome)) => outcome,
+            Ok(entered) => entered.await,
+            Err(refused) => {
+                self.core.counters.not_sent.add(1);
+                Err(Failure::not_sent(refused, None))
+            }
+        };
+        // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
+        tokio::task::consume_budget().await;
+        outcome.map_err(|failure| failure.into_error(channel))
+    }
+
     fn start(
         driver: D,
         options: NodeOptions,
@@ -242,16 +263,7 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
-        let outcome = match self.enter(channel, payload) {
-            Ok(entered) => entered.await,
-            Err(refused) => {
-                self.core.counters.not_sent.add(1);
-                Err(Failure::not_sent(refused, None))
-            }
-        };
-        // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
-        tokio::task::consume_budget().await;
-        outcome.map_err(|failure| failure.into_error(channel))
+        Self::publish(self, channel, payload).await
     }
 
     async fn publish_many(
