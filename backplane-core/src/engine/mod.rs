@@ -357,7 +357,9 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     fn stats(&self) -> Stats {
-        self.core.router.stats()
+        let mut stats = self.core.router.stats();
+        stats.published = self.core.lanes.published();
+        stats
     }
 
     async fn close(&self) {

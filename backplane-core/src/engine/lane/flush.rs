@@ -26,7 +26,7 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame)
     let mut flown = Flown {
         lane,
         frame,
-        used_up: true,
+        counted: Counted::LOST,
     };
     let (outcome, has_waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
@@ -40,30 +40,28 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame)
         }
         attached => (Err(away(core, attached.is_some())), false),
     };
-    flown.used_up = count(core, frame, &outcome);
+    flown.counted = count(core, frame, &outcome);
     Sent {
         outcome,
         has_waited,
     }
 }
 
-/// Sends a frame, if that takes no waiting, and says whether its numbers are [used up](count); else nothing was done.
+/// Sends a frame, if that takes no waiting; else nothing was done.
 pub(super) fn send_now<L: Link>(
     core: &Core<L>,
     attached: Option<&Attached<L>>,
     name: &BrokerChannel,
     frame: &Frame,
     wakes: &mut Wakes,
-) -> Option<(Outcome, bool)> {
-    let outcome = match attached {
+) -> Option<Outcome> {
+    match attached {
         Some(attached) if !attached.fate.is_ended() => attached
             .link
-            .publish_now(name, frame, wakes)?
-            .map_err(|error| failure(core, error)),
-        attached => Err(away(core, attached.is_some())),
-    };
-    let used_up = count(core, frame, &outcome);
-    Some((outcome, used_up))
+            .publish_now(name, frame, wakes)
+            .map(|sent| sent.map_err(|error| failure(core, error))),
+        attached => Some(Err(away(core, attached.is_some()))),
+    }
 }
 
 /// A frame under way. Its numbers are used up unless they are left to the frame after it: also when the sending
@@ -71,30 +69,54 @@ pub(super) fn send_now<L: Link>(
 struct Flown<'a, L> {
     lane: &'a Lane<L>,
     frame: &'a Frame,
-    used_up: bool,
+    counted: Counted,
+}
+
+/// What a frame means for its lane. By default it has not left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    /// Whether its numbers are gone: what was certainly not sent leaves them to the next frame.
+    pub(super) used_up: bool,
+    /// How many messages of it the broker has accepted.
+    pub(super) published: u64,
+}
+
+impl Counted {
+    /// Nobody knows what became of it.
+    const LOST: Self = Self {
+        used_up: true,
+        published: 0,
+    };
 }
 
 impl<L> Drop for Flown<'_, L> {
     fn drop(&mut self) {
-        if self.used_up {
-            self.lane.lock().numbers.use_up(self.frame);
+        let Counted { used_up, published } = self.counted;
+        if used_up {
+            let mut queue = self.lane.lock();
+            queue.numbers.use_up(self.frame);
+            queue.published += published;
         }
     }
 }
 
-/// Counts the messages of a frame by their outcome, and says whether their numbers are used up: what was certainly not
-/// sent leaves them to the next frame.
-fn count<L>(core: &Core<L>, frame: &Frame, outcome: &Outcome) -> bool {
+/// Counts the messages of a frame that were not accepted, and says what it means for its lane.
+pub(super) fn count<L>(core: &Core<L>, frame: &Frame, outcome: &Outcome) -> Counted {
     let messages = frame.len() as u64;
     match outcome {
-        Ok(()) => core.counters.published.add(messages),
+        Ok(()) => Counted {
+            used_up: true,
+            published: messages,
+        },
         Err(failure) if failure.is_not_sent() => {
             core.counters.not_sent.add(messages);
-            return false;
+            Counted::default()
         }
-        Err(_) => core.counters.unknown.add(messages),
+        Err(_) => {
+            core.counters.unknown.add(messages);
+            Counted::LOST
+        }
     }
-    true
 }
 
 /// Why nothing can be sent: there is no link, or it is dead already.

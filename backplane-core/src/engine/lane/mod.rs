@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Parked};
-use self::flush::{Sent, send, send_now};
+use self::flush::{Counted, Sent, count, send, send_now};
 pub(crate) use self::table::Lanes;
 use crate::driver::{BrokerChannel, Frame, Link};
 use crate::engine::core::{Attached, Core, Pending, Room};
@@ -55,6 +55,8 @@ struct Queue<L> {
     /// The link that is in force.
     attached: Option<Arc<Attached<L>>>,
     numbers: Numbers,
+    /// How many messages the broker has accepted.
+    published: u64,
     /// Whether a flush is under way.
     busy: bool,
     /// Counts the callers that found the lane idle.
@@ -199,15 +201,15 @@ fn begin<L: Link>(
     frame = numbers.frame(core, payloads);
     // Also if a panic ends it.
     queue.numbers.use_up(&frame);
-    match send_now(core, queue.attached.as_deref(), &lane.name, &frame, wakes) {
-        Some((outcome, true)) => return Ok(Step::Done(outcome)),
-        sent => {
-            // They are left to the next frame.
-            queue.numbers = numbers;
-            if let Some((outcome, _)) = sent {
-                return Ok(Step::Done(outcome));
-            }
-        }
+    let sent = send_now(core, queue.attached.as_deref(), &lane.name, &frame, wakes);
+    let counted = sent.as_ref().map(|outcome| count(core, &frame, outcome));
+    let Counted { used_up, published } = counted.unwrap_or_default();
+    queue.published += published;
+    if !used_up {
+        queue.numbers = numbers;
+    }
+    if let Some(outcome) = sent {
+        return Ok(Step::Done(outcome));
     }
     let pending = room_for(bytes)?.keep();
     queue.busy = true;
@@ -323,6 +325,7 @@ impl<L> Lane<L> {
         let queue = Queue {
             attached,
             numbers: Numbers { first, start: true },
+            published: 0,
             busy: false,
             turn: 0,
             parked: None,

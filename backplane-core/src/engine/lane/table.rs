@@ -38,6 +38,8 @@ struct Part<L> {
     by_channel: HashMap<Channel, Arc<Lane<L>>, RandomState>,
     /// How often idle lanes were let go of.
     epoch: u64,
+    /// How many messages these had published.
+    published: u64,
 }
 
 impl<L> Lanes<L> {
@@ -61,12 +63,24 @@ impl<L> Lanes<L> {
         drop(before);
         for Place(part) in &self.parts {
             // Lanes that are added from here on have the new link.
-            let lanes: Vec<_> = lock(part).by_channel.values().cloned().collect();
+            let lanes = lock(part).lanes();
             for lane in lanes {
                 let before = std::mem::replace(&mut lane.lock().attached, attached.cloned());
                 drop(before);
             }
         }
+    }
+
+    /// How many messages the broker has accepted.
+    pub(crate) fn published(&self) -> u64 {
+        let of_part = |Place(part): &Place<L>| {
+            let (lanes, before) = {
+                let part = lock(part);
+                (part.lanes(), part.published)
+            };
+            before + lanes.iter().map(|lane| lane.lock().published).sum::<u64>()
+        };
+        self.parts.iter().map(of_part).sum()
     }
 
     /// The lane of a channel.
@@ -89,6 +103,7 @@ impl<L> Place<L> {
         Self(Mutex::new(Part {
             by_channel: HashMap::default(),
             epoch: 0,
+            published: 0,
         }))
     }
 }
@@ -98,9 +113,19 @@ impl<L> Part<L> {
         if self.by_channel.len() >= MAX_LANES {
             self.epoch += 1;
             // Whoever uses a lane holds it, and can only get it under the lock that is held here.
-            self.by_channel
-                .retain(|_, lane| Arc::strong_count(lane) > 1);
+            self.by_channel.retain(|_, lane| {
+                let used = Arc::strong_count(lane) > 1;
+                if !used {
+                    self.published += lane.lock().published;
+                }
+                used
+            });
         }
+    }
+
+    /// To be locked one by one, without the part: somebody may be sending on one.
+    fn lanes(&self) -> Vec<Arc<Lane<L>>> {
+        self.by_channel.values().cloned().collect()
     }
 }
 

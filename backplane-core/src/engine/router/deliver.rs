@@ -108,9 +108,11 @@ impl Router {
         }
         let (publisher, first) = (frame.publisher(), frame.sequence());
         let next = first + frame.len() as u64;
+        let now = Heard { next, link };
         let mut known = 0;
         let members = &route.members;
-        if let Some(before) = route.heard.get(publisher) {
+        if let Some(heard) = route.heard.get_mut(publisher) {
+            let before = *heard;
             known = before.next.saturating_sub(first).min(frame.len() as u64);
             if known > 0 {
                 self.counters.duplicates.add(known);
@@ -118,6 +120,7 @@ impl Router {
             if next <= before.next {
                 return;
             }
+            *heard = now;
             // None missed is worth telling, too, of a publisher that is heard again after an outage.
             let missed = first.saturating_sub(before.next);
             // A numbering of a later epoch starts anew, whether or not its first frame was seen.
@@ -125,10 +128,11 @@ impl Router {
             if !anew && (missed > 0 || before.link != link) {
                 self.missed(members, link, publisher, before, missed, wakes);
             }
+        } else {
+            route.heard.add(publisher, now);
         }
-        route.heard.set(publisher, Heard { next, link });
         let told = self.push(channel, members, frame, known, wakes);
-        self.counters.delivered.add(told.delivered);
+        route.delivered += told.delivered;
         if told.overflowed > 0 {
             self.counters.gaps.add(told.gaps);
             self.counters.overflowed.add(told.overflowed);

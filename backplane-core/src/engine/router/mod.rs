@@ -129,6 +129,7 @@ impl Router {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.counters.snapshot();
         let table = self.read();
+        stats.delivered = table.routes.delivered();
         stats.subscriptions = table.subscriptions.len() as u64;
         stats.channels = table.occupied;
         stats

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Router, Routes, Settled, Wakes};
+use super::{Router, Settled, Wakes};
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::error::SubscribeErrorKind;
@@ -235,7 +235,7 @@ impl Router {
         table.closed = true;
         self.live.set(None);
         table.routes.retain(|_| false);
-        table.routes = Routes::default();
+        table.routes.trim();
         table.occupied = 0;
         table.dirty = VecDeque::new();
         for local in std::mem::take(&mut table.subscriptions).into_values() {

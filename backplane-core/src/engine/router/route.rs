@@ -33,11 +33,17 @@ pub(super) struct RouteState {
     pub(super) gone: bool,
     pub(super) members: Members,
     pub(super) heard: Publishers,
+    /// How many messages its members got.
+    pub(super) delivered: u64,
 }
 
 /// The routes by the bytes of their channels. Names come from users: the hash is seeded at random.
 #[derive(Debug, Default)]
-pub(super) struct Routes(HashSet<Entry, RandomState>);
+pub(super) struct Routes {
+    table: HashSet<Entry, RandomState>,
+    /// How many messages the members of those got that are gone.
+    delivered: u64,
+}
 
 /// A route, found by its name.
 #[derive(Debug)]
@@ -50,6 +56,12 @@ impl Route {
 }
 
 impl RouteState {
+    /// It is gone; how many messages its members got.
+    fn leave(&mut self) -> u64 {
+        self.gone = true;
+        self.delivered
+    }
+
     /// The broker may have to be told something about it.
     pub(super) fn touch(&mut self, channel: &Channel, dirty: &mut VecDeque<Channel>) {
         if !self.dirty {
@@ -63,15 +75,15 @@ impl RouteState {
 
 impl Routes {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.table.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.0.iter().map(|Entry(route)| route)
+        self.table.iter().map(|Entry(route)| route)
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&Arc<Route>> {
-        self.0.get(name).map(|Entry(route)| route)
+        self.table.get(name).map(|Entry(route)| route)
     }
 
     pub(super) fn of(&self, channel: &Channel) -> Option<&Arc<Route>> {
@@ -87,29 +99,38 @@ impl Routes {
             channel: channel.clone(),
             state: Mutex::default(),
         });
-        self.0.insert(Entry(Arc::clone(&route)));
+        self.table.insert(Entry(Arc::clone(&route)));
         route
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) {
-        if let Some(Entry(route)) = self.0.take(name) {
-            route.lock().gone = true;
+        if let Some(Entry(route)) = self.table.take(name) {
+            self.delivered += route.lock().leave();
         }
     }
 
     /// Removes those for which this says `false`.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(&mut RouteState) -> bool) {
-        self.0.retain(|Entry(route)| {
+        self.table.retain(|Entry(route)| {
             let mut state = route.lock();
-            state.gone = !stays(&mut state);
-            !state.gone
+            let stays = stays(&mut state);
+            if !stays {
+                self.delivered += state.leave();
+            }
+            stays
         });
+    }
+
+    /// How many messages the members of all routes got since the start.
+    pub(super) fn delivered(&self) -> u64 {
+        let now: u64 = self.iter().map(|route| route.lock().delivered).sum();
+        self.delivered + now
     }
 
     /// Gives back the room that a crowd has left behind.
     pub(super) fn trim(&mut self) {
-        if self.0.capacity() > ROOM && self.0.len() < self.0.capacity() / 8 {
-            self.0.shrink_to(self.0.len() * 2);
+        if self.table.capacity() > ROOM && self.table.len() < self.table.capacity() / 8 {
+            self.table.shrink_to(self.table.len() * 2);
         }
     }
 }
