@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::capability::Capabilities;
-use crate::engine::{LinkFate, Router};
+use crate::engine::{LinkFate, Route, Router};
 use crate::error::{BoxError, ConnectErrorKind};
 use crate::name::NodeId;
 use crate::state::DisconnectKind;
@@ -153,6 +153,16 @@ impl Inbound {
         self.router.deliver(self.fate.id(), channel, frame, wakes);
     }
 
+    /// One channel of this link, for a driver that knows beforehand which one a frame is for.
+    #[must_use]
+    pub fn inlet(&self, channel: BrokerChannel) -> Inlet {
+        Inlet {
+            inbound: self.clone(),
+            channel,
+            route: None,
+        }
+    }
+
     /// Says that the connection broke; the first word counts.
     pub fn lost(&self, reason: LinkError) {
         self.fate.lost(reason);
@@ -162,6 +172,30 @@ impl Inbound {
     #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.router.node_id()
+    }
+}
+
+/// Where a [`Link`] hands what arrives on one channel. Does what [`Inbound`] does, and finds who the channel concerns
+/// once, not for each frame.
+#[derive(Debug)]
+pub struct Inlet {
+    inbound: Inbound,
+    channel: BrokerChannel,
+    route: Option<Arc<Route>>,
+}
+
+impl Inlet {
+    /// Takes in a frame, as [`Inbound::deliver_then`] does.
+    pub fn deliver_then(&mut self, frame: &Frame, wakes: &mut Wakes) {
+        let Inbound { router, fate } = &self.inbound;
+        let name = self.channel.as_bytes();
+        router.deliver_known(&mut self.route, fate.id(), name, frame, wakes);
+    }
+
+    /// The link's.
+    #[must_use]
+    pub const fn inbound(&self) -> &Inbound {
+        &self.inbound
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::message::{Delivery, Gap, Message};
+use crate::message::{Delivery, Gap, Message, OutageAccount};
 use crate::name::Channel;
 
 /// Makes a queue for up to `capacity` messages (at least one) with up to `max_bytes` of payload in all
@@ -131,6 +131,18 @@ impl QueueWriter {
         let new = state.push_gap(gap, self.0.capacity);
         wakes.add(state.reader.take());
         new
+    }
+
+    /// Queues the gap of an outage, whose account is the one that [counts](Self::account) from now on.
+    pub(crate) fn push_outage_then(&self, wakes: &mut Wakes) -> bool {
+        let account = OutageAccount::default();
+        self.0.lock().account = Some(account.clone());
+        self.push_gap_then(Gap::outage(account), wakes)
+    }
+
+    /// The account of the latest outage.
+    pub(crate) fn account(&self) -> Option<OutageAccount> {
+        self.0.lock().account.clone()
     }
 
     /// Takes the queued messages of these channels out again (rule S2).
@@ -284,6 +296,8 @@ struct State {
     overflowed: bool,
     closed: bool,
     reader: Option<Waker>,
+    /// Of the latest outage.
+    account: Option<OutageAccount>,
 }
 
 impl State {
@@ -385,7 +399,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{Missed, OutageAccount};
+    use crate::message::Missed;
     use crate::name::NodeId;
 
     fn message(channel: &str, n: u8) -> Message {

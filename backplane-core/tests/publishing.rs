@@ -62,7 +62,7 @@ async fn a_publish_that_waits_for_the_broker_is_woken_once() {
     for _ in 0..2 {
         fake.0.close_gate();
         let before = count.0.load(Ordering::SeqCst);
-        let mut publish = node.publish(&news, "1".into());
+        let mut publish = Box::pin(node.publish(&news, "1".into()));
         assert!(publish.as_mut().poll(&mut cx).is_pending());
         fake.0.open_gate();
         assert_eq!(count.0.load(Ordering::SeqCst), before + 1);

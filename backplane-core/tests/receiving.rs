@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use backplane_core::driver::{BrokerChannel, Frame, Wakes};
 use backplane_core::{Backplane, Delivery, Event, Missed, Node, NodeId, Subscribe, Subscription};
 use backplane_memory::MemoryBus;
 use bytes::Bytes;
 use support::wire::Wire;
-use support::{Fake, channel, connected, next, options};
+use support::{Fake, channel, connected, next, options, until};
 
 /// A frame of one message.
 fn frame(version: u8, publisher: u64, sequence: u64) -> Bytes {
@@ -49,6 +50,45 @@ async fn foreign_bytes_are_malformed_and_newer_frames_are_told_once_per_publishe
     assert!(events.try_recv().is_err());
     node.publish(&channel("c"), "later".into()).await.unwrap();
     assert_eq!(next(&mut subscription).await, "later");
+}
+
+#[tokio::test]
+async fn an_inlet_follows_its_channel_that_is_left_and_held_again() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let c = channel("c");
+    let inbound = fake.0.inbound();
+    let mut inlet = inbound.inlet(BrokerChannel::new(node.prefix(), &c));
+    let mut sequence = 0;
+    let mut deliver = || {
+        let frame = Frame::decode(&frame(1, 7, sequence)).expect("it is a frame");
+        sequence += 1;
+        inlet.deliver_then(&frame, &mut Wakes::default());
+    };
+    let probes_alone = fake.0.subscribed();
+    deliver();
+    for round in 1..=3 {
+        let request = Subscribe::to([c.clone()]);
+        let mut subscription = node.subscribe(request).await.unwrap();
+        assert!(subscription.try_recv().is_err(), "nothing of before");
+        deliver();
+        deliver();
+        assert_eq!(next(&mut subscription).await, "x");
+        assert_eq!(next(&mut subscription).await, "x");
+        assert_eq!(node.stats().delivered, 2 * round);
+        drop(subscription);
+        deliver();
+        until("the broker is told", || fake.0.subscribed() == probes_alone).await;
+        deliver();
+    }
+    let mut subscription = node.subscribe(Subscribe::to([c])).await.unwrap();
+    fake.0.break_link();
+    until("the link is gone", || !node.state().is_connected()).await;
+    connected(&node).await;
+    deliver();
+    let first = subscription.recv().await;
+    assert!(matches!(first, Some(Delivery::Gap(_))), "{first:?}");
+    assert!(subscription.try_recv().is_err(), "the link is not in force");
 }
 
 #[tokio::test]
@@ -158,7 +198,8 @@ async fn a_publisher_to_very_many_channels_makes_up_no_loss() {
         node.publish(&news, text.into()).await.unwrap();
         assert_eq!(next(&mut subscription).await, text);
     }
-    for n in 0..65_536 {
+    // They are spread at random over 64 parts with room for 1024 each: every part is full, and none a second time.
+    for n in 0..80_000 {
         let other = channel(&n.to_string());
         node.publish(&other, Bytes::new()).await.unwrap();
     }

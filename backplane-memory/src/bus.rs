@@ -1,10 +1,11 @@
 //! The broker in memory: [`MemoryBus`].
 
 mod limits;
+mod topics;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -14,6 +15,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::limits::{Answer, Arriving, Limits};
+pub(crate) use self::topics::Connected;
+use self::topics::Topics;
 use crate::driver::MemoryDriver;
 use crate::lag::Lag;
 use crate::trap::{Moment, Trap, Traps};
@@ -44,10 +47,18 @@ const MAX_HELD: usize = 65_536;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBus(Arc<Bus>);
 
+/// The topics are locked after the state, or without it.
 #[derive(Debug, Default)]
 struct Bus {
     state: RwLock<State>,
+    topics: Topics,
     lag: Lag,
+}
+
+/// The locked state, to be changed. The topics hear of it before it is unlocked.
+struct Changing<'a> {
+    state: RwLockWriteGuard<'a, State>,
+    topics: &'a Topics,
 }
 
 #[derive(Debug, Default)]
@@ -62,22 +73,24 @@ struct State {
     starts: u64,
     /// Connections that are never answered, with what they asked for.
     ignored: HashMap<u64, Vec<Answer>>,
-    published: AtomicU64,
+    /// Whether the topics were told that a switch is on.
+    disturbed: bool,
     subscribes: u64,
     /// Nodes that may not connect.
     refused: Vec<NodeId>,
     limits: Limits,
     last_link: u64,
-    links: HashMap<u64, Inbound, RandomState>,
-    topics: HashMap<BrokerChannel, Topic, RandomState>,
+    links: HashMap<u64, Connection, RandomState>,
     /// What reached the frozen bus, in order.
     held: VecDeque<Held>,
 }
 
-/// The links that are subscribed to a channel. Frames are delivered under the lock, so that all see one
-/// order.
-#[derive(Debug, Default)]
-struct Topic(Mutex<Vec<(u64, Inbound)>>);
+/// A link of a node.
+#[derive(Debug)]
+struct Connection {
+    inbound: Inbound,
+    connected: Connected,
+}
 
 /// A request to a frozen bus. It is done when the bus thaws, whether or not somebody still waits.
 #[derive(Debug)]
@@ -142,13 +155,14 @@ impl MemoryBus {
         state.stopped = true;
         state.frozen = false;
         state.held.clear();
-        state.topics.clear();
         state.ignored.clear();
         state.limits.forget_all();
         let links = std::mem::take(&mut state.links);
+        links.values().for_each(|link| link.connected.end());
+        self.0.topics.clear();
         drop(state);
-        for inbound in links.into_values() {
-            inbound.lost(lost("the bus was stopped"));
+        for link in links.into_values() {
+            link.inbound.lost(lost("the bus was stopped"));
         }
     }
 
@@ -258,7 +272,7 @@ impl MemoryBus {
         let mut state = self.write();
         state.frozen = false;
         while let Some(Held { request, done }) = state.held.pop_front() {
-            if let Some((done, result)) = state.serve(request, done) {
+            if let Some((done, result)) = state.serve(&self.0.topics, request, done) {
                 let _ = done.send(result);
             }
         }
@@ -285,7 +299,7 @@ impl MemoryBus {
     /// How many frames were published since the bus was made, the nodes' own probes included.
     #[must_use]
     pub fn published(&self) -> u64 {
-        self.read().published.load(Ordering::Relaxed)
+        self.0.topics.published()
     }
 
     /// How many requests to subscribe were done since the bus was made, whatever number of channels each had.
@@ -297,11 +311,8 @@ impl MemoryBus {
     /// How many nodes are subscribed to a channel.
     #[must_use]
     pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
-        let state = self.read();
-        state
-            .topics
-            .get(&BrokerChannel::new(prefix, channel))
-            .map_or(0, |t| t.members().len())
+        let name = BrokerChannel::new(prefix, channel);
+        self.0.topics.lock(&name).members(&name).len()
     }
 
     /// Delivers bytes to a channel as they are, as a writer does that knows nothing of frames.
@@ -317,22 +328,20 @@ impl MemoryBus {
 
     fn inject_at(&self, name: &BrokerChannel, bytes: &Bytes) -> usize {
         let state = self.read();
-        let Some(topic) = state
-            .topics
-            .get(name)
-            .filter(|_| !state.muted && !state.frozen)
-        else {
+        if state.muted || state.frozen {
             return 0;
-        };
-        let members = topic.members();
-        for (link, inbound) in members.iter() {
+        }
+        let mut part = self.0.topics.lock(name);
+        let members = part.members(name);
+        for member in members.iter() {
+            let inbound = member.inlet.inbound();
             let waiting = || Arriving::Bytes(name.clone(), bytes.clone());
-            if !state.limits.hold_back(*link, inbound, waiting) {
+            if !state.limits.hold_back(member.link, inbound, waiting) {
                 inbound.deliver_bytes(name.as_bytes(), bytes);
             }
         }
         let reached = members.len();
-        drop(members);
+        drop(part);
         drop(state);
         self.break_off_overrun();
         reached
@@ -345,7 +354,7 @@ impl MemoryBus {
         self.0.lag.pass().await;
     }
 
-    pub(crate) fn open(&self, inbound: Inbound) -> Result<u64, LinkError> {
+    pub(crate) fn open(&self, inbound: Inbound) -> Result<(u64, Connected), LinkError> {
         let mut state = self.write();
         if state.stopped {
             return Err(LinkError::new(
@@ -368,26 +377,26 @@ impl MemoryBus {
         state.limits.admit()?;
         state.last_link += 1;
         let id = state.last_link;
+        let connected = Connected::new(!state.ignoring);
         if state.ignoring {
             state.ignored.insert(id, Vec::new());
         } else {
-            state.links.insert(id, inbound);
+            let connected = connected.clone();
+            state.links.insert(id, Connection { inbound, connected });
         }
-        Ok(id)
+        Ok((id, connected))
     }
 
     pub(crate) fn close(&self, link: u64) {
         let mut state = self.write();
         state.ignored.remove(&link);
-        state.links.remove(&link);
-        state.topics.retain(|_, topic| topic.leave(link));
-        state.limits.forget(link);
+        state.take_link(&self.0.topics, link);
     }
 
     /// Publishes without waiting, or a copy of the frame; `None` when something stands in the way.
     pub(crate) fn publish_now(
         &self,
-        link: u64,
+        on: &Connected,
         channel: &BrokerChannel,
         frame: &Frame,
         wakes: &mut Wakes,
@@ -395,23 +404,7 @@ impl MemoryBus {
         if !self.0.lag.is_none() {
             return None;
         }
-        let state = self.read();
-        if state.frozen || state.traps.are_armed() || state.limits.may_break_off() {
-            return None;
-        }
-        if !state.links.contains_key(&link) {
-            return Some(Err(lost("the connection is broken")));
-        }
-        Some(state.publish(channel, frame, wakes))
-    }
-
-    /// Publishes at once, or, on a frozen bus, when it thaws.
-    pub(crate) fn publish(&self, link: u64, channel: &BrokerChannel, frame: &Frame) -> Reply {
-        let mut wakes = Wakes::default();
-        match self.publish_now(link, channel, frame, &mut wakes) {
-            Some(published) => Reply::Now(published),
-            None => self.request(link, Request::Publish(channel.clone(), frame.clone())),
-        }
+        self.0.topics.publish_now(on, channel, frame, wakes)
     }
 
     pub(crate) fn request(&self, link: u64, request: Request) -> Reply {
@@ -421,7 +414,7 @@ impl MemoryBus {
             ignored.push(done);
             return Reply::Later(later);
         }
-        let Some(node) = state.links.get(&link).map(Inbound::node_id) else {
+        let Some(node) = state.links.get(&link).map(Connection::node) else {
             return Reply::Now(Err(lost("the connection is broken")));
         };
         if !state.frozen {
@@ -431,7 +424,7 @@ impl MemoryBus {
                 Request::Unsubscribe(..) | Request::Ping(_) => None,
             };
             let Some(moment) = sprung else {
-                let served = state.serve(request, done);
+                let served = state.serve(&self.0.topics, request, done);
                 drop(state);
                 self.break_off_overrun();
                 return served.map_or(Reply::Later(later), |(_, result)| Reply::Now(result));
@@ -440,7 +433,7 @@ impl MemoryBus {
             let reply = match moment {
                 Moment::Before => Reply::Now(Err(lost("the connection was cut"))),
                 Moment::After => {
-                    drop(state.perform(request));
+                    drop(state.perform(&self.0.topics, request));
                     Reply::Later(later)
                 }
             };
@@ -460,7 +453,7 @@ impl MemoryBus {
     fn cut_links(&self, chosen: impl Fn(NodeId) -> bool, also: impl FnOnce(&mut State)) -> usize {
         let mut state = self.write();
         also(&mut state);
-        let cut = state.take_links(chosen);
+        let cut = state.take_links(&self.0.topics, chosen);
         drop(state);
         for inbound in &cut {
             inbound.lost(lost("the connection was cut"));
@@ -472,120 +465,151 @@ impl MemoryBus {
         self.0.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> Changing<'_> {
+        let Bus { state, topics, .. } = &*self.0;
+        let state = state.write().unwrap_or_else(PoisonError::into_inner);
+        Changing { state, topics }
+    }
+}
+
+impl Deref for Changing<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let disturbed = self.state.disturbs_publishes();
+        if self.state.disturbed != disturbed {
+            self.state.disturbed = disturbed;
+            self.topics.disturb(disturbed);
+        }
     }
 }
 
 impl State {
+    /// Whether some switch is on that concerns publishes.
+    fn disturbs_publishes(&self) -> bool {
+        self.frozen || self.muted || self.traps.are_armed() || self.limits.disturb_publishes()
+    }
+
     fn publish(
         &self,
+        topics: &Topics,
         channel: &BrokerChannel,
         frame: &Frame,
         wakes: &mut Wakes,
     ) -> Result<(), LinkError> {
         self.limits.take()?;
-        self.published.fetch_add(1, Ordering::Relaxed);
+        let mut part = topics.lock(channel);
+        let members = part.publish(channel);
         if self.muted {
             return Ok(());
         }
-        if let Some(topic) = self.topics.get(channel) {
-            for (link, inbound) in topic.members().iter() {
-                let waiting = || Arriving::Frame(channel.clone(), frame.clone());
-                if !self.limits.hold_back(*link, inbound, waiting) {
-                    inbound.deliver_then(channel.as_bytes(), frame, wakes);
-                }
+        for member in members {
+            let waiting = || Arriving::Frame(channel.clone(), frame.clone());
+            let inbound = member.inlet.inbound();
+            if !self.limits.hold_back(member.link, inbound, waiting) {
+                member.inlet.deliver_then(frame, wakes);
             }
         }
         Ok(())
     }
 
     /// Takes the links of some nodes out, and their subscriptions.
-    fn take_links(&mut self, chosen: impl Fn(NodeId) -> bool) -> Vec<Inbound> {
+    fn take_links(&mut self, topics: &Topics, chosen: impl Fn(NodeId) -> bool) -> Vec<Inbound> {
         let taken: Vec<u64> = self
             .links
             .iter()
-            .filter(|(_, inbound)| chosen(inbound.node_id()))
+            .filter(|(_, link)| chosen(link.node()))
             .map(|(id, _)| *id)
             .collect();
-        let mut inbounds = Vec::new();
-        for id in taken {
-            inbounds.extend(self.links.remove(&id));
-            self.topics.retain(|_, topic| topic.leave(id));
-            self.limits.forget(id);
-        }
-        inbounds
+        let taken = taken.into_iter();
+        taken
+            .filter_map(|link| self.take_link(topics, link))
+            .collect()
+    }
+
+    /// Takes a link out, and its subscriptions. When it returns, nobody publishes on it.
+    fn take_link(&mut self, topics: &Topics, link: u64) -> Option<Inbound> {
+        let taken = self.links.remove(&link)?;
+        taken.connected.end();
+        topics.leave(link);
+        self.limits.forget(link);
+        Some(taken.inbound)
     }
 
     /// Does a request, and gives its answer back if it is due now: on a link whose node takes nothing it waits behind
     /// what is delivered there. Publishes are answered apart from deliveries.
-    fn serve(&mut self, request: Request, done: Answer) -> Option<(Answer, Result<(), LinkError>)> {
+    fn serve(
+        &mut self,
+        topics: &Topics,
+        request: Request,
+        done: Answer,
+    ) -> Option<(Answer, Result<(), LinkError>)> {
         let link = match &request {
             Request::Publish(..) => None,
             Request::Subscribe(link, _) | Request::Unsubscribe(link, _) | Request::Ping(link) => {
                 Some(*link)
             }
         };
-        let result = self.perform(request);
+        let result = self.perform(topics, request);
         let receiving = link.and_then(|link| Some((link, self.links.get(&link)?)));
         let due = match receiving {
-            Some((link, to)) if result.is_ok() => self.limits.hold_back_answer(link, to, done),
+            Some((link, to)) if result.is_ok() => {
+                self.limits.hold_back_answer(link, &to.inbound, done)
+            }
             _ => Some(done),
         };
         due.map(|done| (done, result))
     }
 
-    fn perform(&mut self, request: Request) -> Result<(), LinkError> {
+    fn perform(&mut self, topics: &Topics, request: Request) -> Result<(), LinkError> {
         match request {
             Request::Publish(channel, frame) => {
                 let mut wakes = Wakes::default();
-                self.publish(&channel, &frame, &mut wakes)?;
+                self.publish(topics, &channel, &frame, &mut wakes)?;
             }
-            Request::Ping(link) => drop(self.inbound(link)?),
+            Request::Ping(link) => {
+                self.inbound(link)?;
+            }
             Request::Subscribe(link, channels) => {
                 let inbound = self.inbound(link)?;
-                self.subscribes += 1;
-                for channel in channels {
-                    let mut members = self.topics.entry(channel).or_default().members();
-                    if !members.iter().any(|(member, _)| *member == link) {
-                        members.push((link, inbound.clone()));
-                    }
+                for channel in &channels {
+                    topics.subscribe(channel, link, inbound);
                 }
+                self.subscribes += 1;
             }
             Request::Unsubscribe(link, channels) => {
                 self.inbound(link)?;
-                for channel in channels {
-                    if self
-                        .topics
-                        .get(&channel)
-                        .is_some_and(|topic| !topic.leave(link))
-                    {
-                        self.topics.remove(&channel);
-                    }
+                for channel in &channels {
+                    topics.unsubscribe(channel, link);
                 }
             }
         }
         Ok(())
     }
 
-    fn inbound(&self, link: u64) -> Result<Inbound, LinkError> {
+    fn inbound(&self, link: u64) -> Result<&Inbound, LinkError> {
         self.links
             .get(&link)
-            .cloned()
+            .map(|link| &link.inbound)
             .ok_or_else(|| lost("the connection is broken"))
     }
 }
 
-impl Topic {
-    fn members(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Inbound)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a link out; says whether any is left.
-    fn leave(&self, link: u64) -> bool {
-        let mut members = self.members();
-        members.retain(|(member, _)| *member != link);
-        !members.is_empty()
+impl Connection {
+    fn node(&self) -> NodeId {
+        self.inbound.node_id()
     }
 }
 

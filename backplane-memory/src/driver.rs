@@ -6,7 +6,7 @@ use backplane_core::driver::{
 };
 use backplane_core::{Capabilities, Order};
 
-use crate::bus::{MemoryBus, Reply, Request};
+use crate::bus::{Connected, MemoryBus, Reply, Request};
 
 /// Opens links to a [`MemoryBus`].
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub struct MemoryDriver(MemoryBus);
 pub struct MemoryLink {
     bus: MemoryBus,
     id: u64,
+    connected: Connected,
 }
 
 impl MemoryDriver {
@@ -41,10 +42,11 @@ impl Driver for MemoryDriver {
 
     async fn connect(&self, inbound: Inbound) -> Result<MemoryLink, LinkError> {
         self.0.pass().await;
-        let id = self.0.open(inbound)?;
+        let (id, connected) = self.0.open(inbound)?;
         let link = MemoryLink {
             bus: self.0.clone(),
             id,
+            connected,
         };
         link.ping().await?;
         Ok(link)
@@ -59,7 +61,8 @@ impl Link for MemoryLink {
         frame: &Frame,
     ) -> Result<(), LinkPublishError> {
         self.bus.pass().await;
-        let result = match self.bus.publish(self.id, channel, frame) {
+        let request = Request::Publish(channel.clone(), frame.clone());
+        let result = match self.bus.request(self.id, request) {
             // The bus did not take it.
             Reply::Now(result) => result.map_err(LinkPublishError::NotSent),
             Reply::Later(done) => done
@@ -77,7 +80,9 @@ impl Link for MemoryLink {
         frame: &Frame,
         wakes: &mut Wakes,
     ) -> Option<Result<(), LinkPublishError>> {
-        let published = self.bus.publish_now(self.id, channel, frame, wakes)?;
+        let published = self
+            .bus
+            .publish_now(&self.connected, channel, frame, wakes)?;
         // The bus did not take it.
         Some(published.map_err(LinkPublishError::NotSent))
     }

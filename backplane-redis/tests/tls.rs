@@ -6,7 +6,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use backplane_core::{Backplane, ConnectErrorKind};
+use backplane_core::ConnectErrorKind;
 use backplane_redis::ConfigError;
 
 use crate::common::{RedisServer, builder, channel, free_port, message, subscribe};

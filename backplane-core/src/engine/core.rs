@@ -106,7 +106,7 @@ impl<L> Core<L> {
         self.lanes.attached()
     }
 
-    pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
+    pub(crate) fn attach(&self, attached: Option<&Arc<Attached<L>>>) {
         self.lanes.attach(attached);
     }
 

@@ -31,7 +31,7 @@ use self::core::Core;
 pub(crate) use self::fate::LinkFate;
 use self::lane::{Entered, Limits, Payloads};
 use self::outcome::Failure;
-pub(crate) use self::router::{ById, Router};
+pub(crate) use self::router::{ById, Route, Router};
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
 use crate::backplane::Backplane;
@@ -99,6 +99,27 @@ impl<D: Driver> Node<D> {
     /// Outside a tokio runtime.
     pub fn connect_lazy(driver: D, options: NodeOptions) -> Result<Self, InvalidOption> {
         Self::start(driver, options, None)
+    }
+
+    /// Does what [`Backplane::publish`] does, without an allocation for its future.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
+        let outcome = match self.enter(channel, payload) {
+            Ok(Entered::Done(outcome)) => outcome,
+            Ok(entered) => entered.await,
+            Err(refused) => {
+                self.core.counters.not_sent.add(1);
+                Err(Failure::not_sent(refused, None))
+            }
+        };
+        // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
+        tokio::task::consume_budget().await;
+        outcome.map_err(|failure| failure.into_error(channel))
     }
 
     fn start(
@@ -242,16 +263,7 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
-        let outcome = match self.enter(channel, payload) {
-            Ok(entered) => entered.await,
-            Err(refused) => {
-                self.core.counters.not_sent.add(1);
-                Err(Failure::not_sent(refused, None))
-            }
-        };
-        // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
-        tokio::task::consume_budget().await;
-        outcome.map_err(|failure| failure.into_error(channel))
+        Self::publish(self, channel, payload).await
     }
 
     async fn publish_many(
@@ -345,7 +357,9 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     fn stats(&self) -> Stats {
-        self.core.router.stats()
+        let mut stats = self.core.router.stats();
+        stats.published = self.core.lanes.published();
+        stats
     }
 
     async fn close(&self) {

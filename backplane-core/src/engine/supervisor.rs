@@ -314,7 +314,7 @@ impl<D: Driver> Supervisor<D> {
     fn go_live(&self) {
         if let Some(open) = &self.open {
             self.core.router.go_live(open.fate.id());
-            self.core.attach(Some(Arc::clone(open)));
+            self.core.attach(Some(open));
         }
     }
 

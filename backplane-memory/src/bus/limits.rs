@@ -100,7 +100,7 @@ impl MemoryBus {
         let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
         backlog.limit = limit;
         let links = state.links.values();
-        links.filter(|link| link.node_id() == node).count()
+        links.filter(|link| link.node() == node).count()
     }
 
     /// Ends [`overrun`](Self::overrun) for this node: it takes all that waits for it, in order. If there was too much
@@ -113,14 +113,14 @@ impl MemoryBus {
         };
         let backlog = backlog.into_inner().unwrap_or_else(PoisonError::into_inner);
         if backlog.overrun {
-            let broken = state.take_links(|of| of == node);
+            let broken = state.take_links(&self.0.topics, |of| of == node);
             drop(state);
             break_off(broken);
             return;
         }
         for Waiting { link, what } in backlog.waiting {
-            if let Some(inbound) = state.links.get(&link) {
-                what.deliver(inbound);
+            if let Some(link) = state.links.get(&link) {
+                what.deliver(&link.inbound);
             }
         }
     }
@@ -138,16 +138,16 @@ impl MemoryBus {
             .into_iter()
             .partition::<HashMap<_, _>, _>(|(_, backlog)| lock(backlog).overrun);
         state.limits.stalled = stalled;
-        let broken = state.take_links(|of| overrun.contains_key(&of));
+        let broken = state.take_links(&self.0.topics, |of| overrun.contains_key(&of));
         drop(state);
         break_off(broken);
     }
 }
 
 impl Limits {
-    /// Whether a publish can lead to connections being broken off.
-    pub(super) fn may_break_off(&self) -> bool {
-        !self.stalled.is_empty() || self.is_overrun()
+    /// Whether a publish may be refused, held back, or lead to connections being broken off.
+    pub(super) fn disturb_publishes(&self) -> bool {
+        self.out_of_memory || !self.stalled.is_empty() || self.is_overrun()
     }
 
     /// Whether connections are to be broken off.
@@ -284,7 +284,7 @@ mod tests {
             assert!(
                 state
                     .limits
-                    .hold_back(*link, to, || unreachable!("there is no room"))
+                    .hold_back(*link, &to.inbound, || unreachable!("there is no room"))
             );
         }
         bus.relieve(node.node_id());

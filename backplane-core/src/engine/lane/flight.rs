@@ -27,7 +27,7 @@ pub(super) type Flush = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// away.
 pub(crate) struct Flight<L: Link> {
     core: Arc<Core<L>>,
-    lane: Arc<Lane>,
+    lane: Arc<Lane<L>>,
     turn: u64,
     step: Step,
 }
@@ -50,7 +50,7 @@ impl<L: Link> Flight<L> {
     /// Sends a frame that was numbered in this turn, which must be the lane's latest.
     pub(super) fn new(
         core: &Arc<Core<L>>,
-        lane: &Arc<Lane>,
+        lane: &Arc<Lane<L>>,
         turn: u64,
         frame: Frame,
         pending: Pending,
@@ -137,7 +137,7 @@ impl<L: Link> Drop for Flight<L> {
     }
 }
 
-impl Lane {
+impl<L> Lane<L> {
     /// Takes back the flush of this turn, if it is parked still.
     fn unpark(&self, turn: u64) -> Option<Parked> {
         self.lock().parked.take_if(|parked| parked.turn == turn)

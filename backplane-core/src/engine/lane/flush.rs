@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Lane, Queue};
+use super::Lane;
 use crate::driver::{BrokerChannel, Frame, Link, LinkError, LinkErrorKind, LinkPublishError};
 use crate::engine::core::{Attached, Core};
 use crate::engine::outcome::{Failure, Outcome};
@@ -22,11 +22,11 @@ pub(super) struct Sent {
 }
 
 /// Sends a frame with the next numbers of a lane. Nobody else may flush the lane meanwhile.
-pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) -> Sent {
+pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame) -> Sent {
     let mut flown = Flown {
         lane,
         frame,
-        used_up: true,
+        counted: Counted::LOST,
     };
     let (outcome, has_waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
@@ -40,70 +40,83 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane, frame: &Frame) ->
         }
         attached => (Err(away(core, attached.is_some())), false),
     };
-    flown.used_up = count(core, frame, &outcome);
+    flown.counted = count(core, frame, &outcome);
     Sent {
         outcome,
         has_waited,
     }
 }
 
-/// Sends a frame with the next numbers of an idle lane, if that takes no waiting; else nothing was done.
+/// Sends a frame, if that takes no waiting; else nothing was done.
 pub(super) fn send_now<L: Link>(
     core: &Core<L>,
     attached: Option<&Attached<L>>,
-    lane: &Lane,
-    queue: &mut Queue,
+    name: &BrokerChannel,
     frame: &Frame,
     wakes: &mut Wakes,
 ) -> Option<Outcome> {
-    let numbers = queue.numbers();
-    // Also if a panic ends it.
-    queue.use_up(frame);
-    let sent = match attached {
+    match attached {
         Some(attached) if !attached.fate.is_ended() => attached
             .link
-            .publish_now(&lane.name, frame, wakes)
+            .publish_now(name, frame, wakes)
             .map(|sent| sent.map_err(|error| failure(core, error))),
         attached => Some(Err(away(core, attached.is_some()))),
-    };
-    let used_up = sent
-        .as_ref()
-        .is_some_and(|outcome| count(core, frame, outcome));
-    if !used_up {
-        queue.give_back(numbers);
     }
-    sent
 }
 
 /// A frame under way. Its numbers are used up unless they are left to the frame after it: also when the sending
 /// ends by a panic, or with the runtime.
-struct Flown<'a> {
-    lane: &'a Lane,
+struct Flown<'a, L> {
+    lane: &'a Lane<L>,
     frame: &'a Frame,
-    used_up: bool,
+    counted: Counted,
 }
 
-impl Drop for Flown<'_> {
+/// What a frame means for its lane. By default it has not left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    /// Whether its numbers are gone: what was certainly not sent leaves them to the next frame.
+    pub(super) used_up: bool,
+    /// How many messages of it the broker has accepted.
+    pub(super) published: u64,
+}
+
+impl Counted {
+    /// Nobody knows what became of it.
+    const LOST: Self = Self {
+        used_up: true,
+        published: 0,
+    };
+}
+
+impl<L> Drop for Flown<'_, L> {
     fn drop(&mut self) {
-        if self.used_up {
-            self.lane.lock().use_up(self.frame);
+        let Counted { used_up, published } = self.counted;
+        if used_up {
+            let mut queue = self.lane.lock();
+            queue.numbers.use_up(self.frame);
+            queue.published += published;
         }
     }
 }
 
-/// Counts the messages of a frame by their outcome, and says whether their numbers are used up: what was certainly not
-/// sent leaves them to the next frame.
-fn count<L>(core: &Core<L>, frame: &Frame, outcome: &Outcome) -> bool {
+/// Counts the messages of a frame that were not accepted, and says what it means for its lane.
+pub(super) fn count<L>(core: &Core<L>, frame: &Frame, outcome: &Outcome) -> Counted {
     let messages = frame.len() as u64;
     match outcome {
-        Ok(()) => core.counters.published.add(messages),
+        Ok(()) => Counted {
+            used_up: true,
+            published: messages,
+        },
         Err(failure) if failure.is_not_sent() => {
             core.counters.not_sent.add(messages);
-            return false;
+            Counted::default()
         }
-        Err(_) => core.counters.unknown.add(messages),
+        Err(_) => {
+            core.counters.unknown.add(messages);
+            Counted::LOST
+        }
     }
-    true
 }
 
 /// Why nothing can be sent: there is no link, or it is dead already.

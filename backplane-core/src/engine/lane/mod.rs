@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::flight::{Flight, Parked};
-use self::flush::{Sent, send, send_now};
+use self::flush::{Counted, Sent, count, send, send_now};
 pub(crate) use self::table::Lanes;
 use crate::driver::{BrokerChannel, Frame, Link};
 use crate::engine::core::{Attached, Core, Pending, Room};
@@ -45,17 +45,18 @@ pub(crate) struct Limits {
 
 /// The publishes of this node to one channel.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Lane<L> {
     name: BrokerChannel,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<L>>,
 }
 
 #[derive(Debug)]
-struct Queue {
-    /// The number of the next message.
-    next: u64,
-    /// Whether a frame of this numbering may have been seen by anybody.
-    started: bool,
+struct Queue<L> {
+    /// The link that is in force.
+    attached: Option<Arc<Attached<L>>>,
+    numbers: Numbers,
+    /// How many messages the broker has accepted.
+    published: u64,
     /// Whether a flush is under way.
     busy: bool,
     /// Counts the callers that found the lane idle.
@@ -65,10 +66,12 @@ struct Queue {
     waiting: VecDeque<Waiting>,
 }
 
-/// The numbers of the next frame, for who flushes the lane.
+/// The numbers of the next frame.
 #[derive(Clone, Copy, Debug)]
 struct Numbers {
+    /// That of its first message.
     first: u64,
+    /// Whether nobody can have seen a frame of this numbering before it.
     start: bool,
 }
 
@@ -153,8 +156,8 @@ pub(crate) fn enter<L: Link>(
     room: Option<Room<'_>>,
 ) -> Result<Entered<L>, NotSent> {
     let mut wakes = Wakes::default();
-    let (lane, attached) = core.lanes.find(core.router.prefix(), channel);
-    let step = begin(core, &lane, attached.as_deref(), payloads, room, &mut wakes)?;
+    let lane = core.lanes.find(core.router.prefix(), channel);
+    let step = begin(core, &lane, payloads, room, &mut wakes)?;
     Ok(match step {
         Step::Done(outcome) => Entered::Done(outcome),
         Step::Leads(turn, frame, pending) => {
@@ -172,8 +175,7 @@ pub(crate) fn enter<L: Link>(
 /// The lane is locked all the while: who comes at the same moment waits for that moment, and need not queue.
 fn begin<L: Link>(
     core: &Core<L>,
-    lane: &Lane,
-    attached: Option<&Attached<L>>,
+    lane: &Lane<L>,
     payloads: Payloads,
     room: Option<Room<'_>>,
     wakes: &mut Wakes,
@@ -181,7 +183,8 @@ fn begin<L: Link>(
     let room_for = |bytes| room.or_else(|| core.room(bytes)).ok_or(NotSent::Overloaded);
     // Dropped after the lock: what the caller's payload does when it is dropped is the caller's affair.
     let frame;
-    let mut queue = lane.lock();
+    let mut guard = lane.lock();
+    let queue = &mut *guard;
     if queue.busy {
         let pending = room_for(payloads.bytes())?.keep();
         let (answer, told) = oneshot::channel();
@@ -194,8 +197,18 @@ fn begin<L: Link>(
         return Ok(Step::Follows(told, queue.parked.take()));
     }
     let bytes = payloads.bytes();
-    frame = queue.numbers().frame(core, payloads);
-    if let Some(outcome) = send_now(core, attached, lane, &mut queue, &frame, wakes) {
+    let numbers = queue.numbers;
+    frame = numbers.frame(core, payloads);
+    // Also if a panic ends it.
+    queue.numbers.use_up(&frame);
+    let sent = send_now(core, queue.attached.as_deref(), &lane.name, &frame, wakes);
+    let counted = sent.as_ref().map(|outcome| count(core, &frame, outcome));
+    let Counted { used_up, published } = counted.unwrap_or_default();
+    queue.published += published;
+    if !used_up {
+        queue.numbers = numbers;
+    }
+    if let Some(outcome) = sent {
         return Ok(Step::Done(outcome));
     }
     let pending = room_for(bytes)?.keep();
@@ -205,7 +218,7 @@ fn begin<L: Link>(
 }
 
 /// A flush has ended, and what has queued meanwhile is next.
-fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
+fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane<L>>) {
     let mut queue = lane.lock();
     if queue.waiting.is_empty() {
         queue.busy = false;
@@ -216,7 +229,7 @@ fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane>) {
 }
 
 /// Lets a task finish a flush, and send all that waits.
-fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, parked: Option<Parked>) {
+fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane<L>>, parked: Option<Parked>) {
     let lead = Lead {
         lane,
         released: false,
@@ -225,7 +238,7 @@ fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane>, parked: Option<Parked>) 
     core.tasks.spawn_on(drive, &core.runtime);
 }
 
-async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parked>) {
+async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead<L>, parked: Option<Parked>) {
     let lane = Arc::clone(&lead.lane);
     if let Some(Parked { flush, outcome, .. }) = parked {
         let _ = outcome.send(flush.await);
@@ -247,7 +260,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
                 lead.released = true;
                 break;
             }
-            (taken.batch, taken.late, queue.numbers())
+            (taken.batch, taken.late, queue.numbers)
         };
         drop(given_up);
         for waiting in late {
@@ -278,13 +291,13 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead, parked: Option<Parke
 
 /// The duty to go on with a lane. Dropped before its end, by a panic or with the runtime, it frees the lane
 /// and answers those that wait, which were certainly not sent.
-struct Lead {
-    lane: Arc<Lane>,
+struct Lead<L> {
+    lane: Arc<Lane<L>>,
     /// Whether the lane is free already, and perhaps somebody else's.
     released: bool,
 }
 
-impl Drop for Lead {
+impl<L> Drop for Lead<L> {
     fn drop(&mut self) {
         if self.released {
             return;
@@ -301,12 +314,18 @@ impl Drop for Lead {
     }
 }
 
-impl Lane {
+impl<L> Lane<L> {
     /// An idle lane, whose first message will have this number.
-    fn new(prefix: &Prefix, channel: &Channel, next: u64) -> Self {
+    fn new(
+        prefix: &Prefix,
+        channel: &Channel,
+        first: u64,
+        attached: Option<Arc<Attached<L>>>,
+    ) -> Self {
         let queue = Queue {
-            next,
-            started: false,
+            attached,
+            numbers: Numbers { first, start: true },
+            published: 0,
             busy: false,
             turn: 0,
             parked: None,
@@ -318,31 +337,12 @@ impl Lane {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Queue<L>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
-    fn numbers(&self) -> Numbers {
-        Numbers {
-            first: self.next,
-            start: !self.started,
-        }
-    }
-
-    /// The numbers of the latest frame, which nobody has seen, are left to the next one.
-    const fn give_back(&mut self, numbers: Numbers) {
-        self.next = numbers.first;
-        self.started = !numbers.start;
-    }
-
-    /// The numbers of this frame are gone.
-    fn use_up(&mut self, frame: &Frame) {
-        self.next = frame.sequence() + frame.len() as u64;
-        self.started = true;
-    }
-
+impl<L> Queue<L> {
     /// Takes the messages of the next frame out.
     fn take(&mut self, limits: Limits, patience: Option<Duration>) -> Taken {
         let mut taken = Taken::default();
@@ -369,6 +369,12 @@ impl Queue {
 }
 
 impl Numbers {
+    /// The numbers of this frame are gone.
+    fn use_up(&mut self, frame: &Frame) {
+        self.first = frame.sequence() + frame.len() as u64;
+        self.start = false;
+    }
+
     fn frame<L>(self, core: &Core<L>, payloads: Payloads) -> Frame {
         let node = core.router.node_id();
         match payloads {

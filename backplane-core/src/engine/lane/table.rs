@@ -1,7 +1,7 @@
 //! Where a publish begins: [`Lanes`], the lanes of a node and the link that they lead to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
@@ -9,81 +9,126 @@ use super::{EPOCH_BITS, Lane};
 use crate::engine::core::Attached;
 use crate::name::{Channel, Prefix};
 
-/// How many lanes a node keeps before it lets go of the idle ones.
-const MAX_LANES: usize = 65_536;
+/// More than a machine has cores: publishers of different channels seldom meet.
+const PARTS: usize = 64;
 
-/// The lanes of a node, and the link that is in force: one look finds both. Nobody sends during that look: a message to
-/// ten thousand subscriptions would hold up who comes with a new channel, and behind it everybody else.
-#[derive(Debug)]
-pub(crate) struct Lanes<L>(RwLock<Table<L>>);
+/// How many lanes a part keeps before it lets go of the idle ones.
+const MAX_LANES: usize = 65_536 / PARTS;
 
+/// The lanes of a node, and the link that is in force, which each of them has, too.
+///
+/// Channels are spread over parts that are locked one by one, so that publishes to different channels do not wait for each
+/// other. Nobody sends under such a lock: a message to ten thousand subscriptions would hold up who comes with another
+/// channel of that part.
 #[derive(Debug)]
-struct Table<L> {
-    attached: Option<Arc<Attached<L>>>,
-    by_channel: HashMap<Channel, Arc<Lane>, RandomState>,
+pub(crate) struct Lanes<L> {
+    attached: Mutex<Option<Arc<Attached<L>>>>,
+    parts: Box<[Place<L>]>,
+    hasher: RandomState,
+}
+
+/// In cache lines of its own, as parts are used by different cores.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Place<L>(Mutex<Part<L>>);
+
+/// Some of the lanes.
+#[derive(Debug)]
+struct Part<L> {
+    by_channel: HashMap<Channel, Arc<Lane<L>>, RandomState>,
     /// How often idle lanes were let go of.
     epoch: u64,
+    /// How many messages these had published.
+    published: u64,
 }
 
 impl<L> Lanes<L> {
     pub(crate) fn new() -> Self {
-        Self(RwLock::new(Table {
-            attached: None,
-            by_channel: HashMap::default(),
-            epoch: 0,
-        }))
+        Self {
+            attached: Mutex::new(None),
+            parts: (0..PARTS).map(|_| Place::new()).collect(),
+            hasher: RandomState::default(),
+        }
     }
 
     /// The link that is in force now.
     pub(crate) fn attached(&self) -> Option<Arc<Attached<L>>> {
-        self.read().attached.clone()
+        lock(&self.attached).clone()
     }
 
-    /// From now on this link is in force, or none. Who has found the one before still sends on it, and is told what comes
-    /// of that.
-    pub(crate) fn attach(&self, attached: Option<Arc<Attached<L>>>) {
-        let before = std::mem::replace(&mut self.write().attached, attached);
-        // Its end may take a while, and must not hold up those who publish.
+    /// From now on this link is in force, or none. Who sends on the one before is told what comes of that.
+    pub(crate) fn attach(&self, attached: Option<&Arc<Attached<L>>>) {
+        // The end of a link may take a while: it is dropped without a lock, so as not to hold up those who publish.
+        let before = std::mem::replace(&mut *lock(&self.attached), attached.cloned());
         drop(before);
-    }
-
-    /// The lane of a channel, and the link that is in force.
-    pub(super) fn find(
-        &self,
-        prefix: &Prefix,
-        channel: &Channel,
-    ) -> (Arc<Lane>, Option<Arc<Attached<L>>>) {
-        let table = self.read();
-        if let Some(lane) = table.by_channel.get(channel) {
-            return (Arc::clone(lane), table.attached.clone());
+        for Place(part) in &self.parts {
+            // Lanes that are added from here on have the new link.
+            let lanes = lock(part).lanes();
+            for lane in lanes {
+                let before = std::mem::replace(&mut lane.lock().attached, attached.cloned());
+                drop(before);
+            }
         }
-        drop(table);
-        let mut table = self.write();
-        let lane = table.add(prefix, channel);
-        (lane, table.attached.clone())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Table<L>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    /// How many messages the broker has accepted.
+    pub(crate) fn published(&self) -> u64 {
+        let of_part = |Place(part): &Place<L>| {
+            let (lanes, before) = {
+                let part = lock(part);
+                (part.lanes(), part.published)
+            };
+            before + lanes.iter().map(|lane| lane.lock().published).sum::<u64>()
+        };
+        self.parts.iter().map(of_part).sum()
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Table<L>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    /// The lane of a channel.
+    pub(super) fn find(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane<L>> {
+        let at = self.hasher.hash_one(channel) as usize % PARTS;
+        let mut part = lock(&self.parts[at].0);
+        if let Some(lane) = part.by_channel.get(channel) {
+            return Arc::clone(lane);
+        }
+        part.make_room();
+        let first = part.epoch << EPOCH_BITS;
+        let lane = Arc::new(Lane::new(prefix, channel, first, self.attached()));
+        part.by_channel.insert(channel.clone(), Arc::clone(&lane));
+        lane
     }
 }
 
-impl<L> Table<L> {
-    fn add(&mut self, prefix: &Prefix, channel: &Channel) -> Arc<Lane> {
-        if self.by_channel.len() >= MAX_LANES && !self.by_channel.contains_key(channel) {
+impl<L> Place<L> {
+    fn new() -> Self {
+        Self(Mutex::new(Part {
+            by_channel: HashMap::default(),
+            epoch: 0,
+            published: 0,
+        }))
+    }
+}
+
+impl<L> Part<L> {
+    fn make_room(&mut self) {
+        if self.by_channel.len() >= MAX_LANES {
             self.epoch += 1;
             // Whoever uses a lane holds it, and can only get it under the lock that is held here.
-            self.by_channel
-                .retain(|_, lane| Arc::strong_count(lane) > 1);
+            self.by_channel.retain(|_, lane| {
+                let used = Arc::strong_count(lane) > 1;
+                if !used {
+                    self.published += lane.lock().published;
+                }
+                used
+            });
         }
-        let lane = self
-            .by_channel
-            .entry(channel.clone())
-            .or_insert_with(|| Arc::new(Lane::new(prefix, channel, self.epoch << EPOCH_BITS)));
-        Arc::clone(lane)
     }
+
+    /// To be locked one by one, without the part: somebody may be sending on one.
+    fn lanes(&self) -> Vec<Arc<Lane<L>>> {
+        self.by_channel.values().cloned().collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::ids::ById;
-use super::{Member, Name, Router, Routes, SubscriptionId};
+use super::{Member, Router, Routes, SubscriptionId};
 use crate::error::SubscribeErrorKind;
 use crate::name::Channel;
 
@@ -57,7 +57,7 @@ impl Router {
         let Some(local) = table.subscriptions.get_mut(&id) else {
             return Err(SubscribeErrorKind::Closed);
         };
-        let live = table.live.is_some();
+        let live = self.live.is_some();
         if !live && !deferred && !channels.is_empty() {
             return Err(SubscribeErrorKind::Unavailable);
         }
@@ -66,7 +66,8 @@ impl Router {
         local.channels.reserve(channels.len());
         // One that is named twice is claimed and waited for twice.
         for channel in channels {
-            let route = table.routes.entry(Name(channel.clone())).or_default();
+            let route = table.routes.get_or_add(channel);
+            let mut route = route.lock();
             if route.members.is_empty() {
                 table.occupied += 1;
             }
@@ -123,12 +124,11 @@ impl Router {
         let mut guard = self.write();
         let table = &mut *guard;
         for (channel, token) in members {
-            let member = member(&mut table.routes, channel, id, *token);
-            let gone = member.is_some_and(|member| {
+            let unclaimed = change(&table.routes, channel, id, *token, |member| {
                 member.release();
                 !member.confirmed && !member.is_claimed()
             });
-            if gone {
+            if unclaimed == Some(true) {
                 table.remove_member(channel, id, &mut settled);
                 left.push(channel.clone());
             }
@@ -144,12 +144,12 @@ impl Router {
     }
 
     fn confirm(&self, id: SubscriptionId, members: &[(Channel, u64)]) {
-        let mut table = self.write();
+        let table = self.write();
         for (channel, token) in members {
-            if let Some(member) = member(&mut table.routes, channel, id, *token) {
+            change(&table.routes, channel, id, *token, |member| {
                 member.release();
                 member.confirmed = true;
-            }
+            });
         }
     }
 }
@@ -205,14 +205,15 @@ impl Drop for Settled {
     }
 }
 
-/// The member that a claim is for, if it has not left since.
-fn member<'a>(
-    routes: &'a mut Routes,
+/// Changes the member that a claim is for, if it has not left since.
+fn change<T>(
+    routes: &Routes,
     channel: &Channel,
     id: SubscriptionId,
     token: u64,
-) -> Option<&'a mut Member> {
-    let route = routes.get_mut(channel.as_str().as_bytes())?;
+    change: impl FnOnce(&mut Member) -> T,
+) -> Option<T> {
+    let mut route = routes.of(channel)?.lock();
     let (member, _) = route.members.get_mut(id)?;
-    member.has_token(token).then_some(member)
+    member.has_token(token).then(|| change(member))
 }

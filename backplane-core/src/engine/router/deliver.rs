@@ -1,8 +1,11 @@
 //! What links do with the routes: deliver what arrives, without blocking.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Heard, MAX_PUBLISHERS, Name, Route, Router, Table, Wakes, lock};
+use super::members::Members;
+use super::{Heard, MAX_PUBLISHERS, Route, RouteState, Router, Wakes, lock};
 use crate::driver::{Frame, FrameError};
 use crate::engine::fate::LinkId;
 use crate::engine::lane::EPOCH_BITS;
@@ -16,15 +19,6 @@ const CROWD: usize = 4;
 
 /// A frame of more messages is read anew for each: what it says must not cost much more memory than it has (rule M1).
 const MOST_AT_ONCE: usize = 1024;
-
-/// Where a frame goes.
-struct Target<'a> {
-    table: &'a Table,
-    channel: &'a Channel,
-    route: &'a Route,
-    /// The link that it came on.
-    link: LinkId,
-}
 
 /// What the members of a route got of a frame.
 #[derive(Default)]
@@ -54,24 +48,36 @@ impl Router {
         let Some(channel) = self.namespace.channel(channel) else {
             return;
         };
-        let table = self.read();
-        if table.live != Some(link) {
-            return;
+        if let Some(route) = self.read().routes.get(channel) {
+            self.route(link, &route.channel, &mut route.lock(), frame, wakes);
         }
-        if let Some((Name(channel), route)) = table.routes.get_key_value(channel) {
-            let target = Target {
-                table: &table,
-                channel,
-                route,
-                link,
-            };
-            self.route(&target, frame, wakes);
+    }
+
+    /// Likewise, by the route of the channel if it is known, and known it is from then on.
+    pub(crate) fn deliver_known(
+        &self,
+        known: &mut Option<Arc<Route>>,
+        link: LinkId,
+        channel: &[u8],
+        frame: &Frame,
+        wakes: &mut Wakes,
+    ) {
+        if let Some(route) = known {
+            let mut state = route.lock();
+            if !state.gone {
+                return self.route(link, &route.channel, &mut state, frame, wakes);
+            }
         }
+        *known = self
+            .namespace
+            .channel(channel)
+            .and_then(|channel| self.read().routes.get(channel).cloned());
+        self.deliver(link, channel, frame, wakes);
     }
 
     /// Counts bytes that are not a frame.
     pub(crate) fn reject(&self, link: LinkId, error: &FrameError) {
-        if self.read().live != Some(link) {
+        if !self.live.is(link) {
             return;
         }
         match error {
@@ -88,14 +94,25 @@ impl Router {
         }
     }
 
-    /// The lock on `heard` is held while the members get the frame, so that all of them see one order.
-    fn route(&self, target: &Target<'_>, frame: &Frame, wakes: &mut Wakes) {
-        let Target { route, link, .. } = *target;
+    /// Gives a frame to the members of a route.
+    fn route(
+        &self,
+        link: LinkId,
+        channel: &Channel,
+        route: &mut RouteState,
+        frame: &Frame,
+        wakes: &mut Wakes,
+    ) {
+        if !self.live.is(link) {
+            return;
+        }
         let (publisher, first) = (frame.publisher(), frame.sequence());
         let next = first + frame.len() as u64;
-        let mut heard = lock(&route.heard);
+        let now = Heard { next, link };
         let mut known = 0;
-        if let Some(before) = heard.get(publisher) {
+        let members = &route.members;
+        if let Some(heard) = route.heard.get_mut(publisher) {
+            let before = *heard;
             known = before.next.saturating_sub(first).min(frame.len() as u64);
             if known > 0 {
                 self.counters.duplicates.add(known);
@@ -103,17 +120,19 @@ impl Router {
             if next <= before.next {
                 return;
             }
+            *heard = now;
             // None missed is worth telling, too, of a publisher that is heard again after an outage.
             let missed = first.saturating_sub(before.next);
             // A numbering of a later epoch starts anew, whether or not its first frame was seen.
             let anew = frame.is_start() || first >> EPOCH_BITS != before.next >> EPOCH_BITS;
             if !anew && (missed > 0 || before.link != link) {
-                self.missed(target, publisher, before, missed, wakes);
+                self.missed(members, link, publisher, before, missed, wakes);
             }
+        } else {
+            route.heard.add(publisher, now);
         }
-        heard.set(publisher, Heard { next, link });
-        let told = self.push(target, frame, known, wakes);
-        self.counters.delivered.add(told.delivered);
+        let told = self.push(channel, members, frame, known, wakes);
+        route.delivered += told.delivered;
         if told.overflowed > 0 {
             self.counters.gaps.add(told.gaps);
             self.counters.overflowed.add(told.overflowed);
@@ -121,10 +140,17 @@ impl Router {
     }
 
     /// Puts what is not known of a frame into the queues of those who are to have it.
-    fn push(&self, target: &Target<'_>, frame: &Frame, known: u64, wakes: &mut Wakes) -> Told {
+    fn push(
+        &self,
+        channel: &Channel,
+        members: &Members,
+        frame: &Frame,
+        known: u64,
+        wakes: &mut Wakes,
+    ) -> Told {
         let publisher = frame.publisher();
-        let message = |payload| Message::new(target.channel.clone(), payload, publisher);
-        let members = target.route.members.in_force();
+        let message = |payload| Message::new(channel.clone(), payload, publisher);
+        let members = members.in_force();
         let own = publisher == self.node;
         let to = members.iter().filter(|member| !(own && member.without_own));
         let mut told = Told::default();
@@ -168,26 +194,25 @@ impl Router {
     /// on a link that lives, because the broker dropped them.
     fn missed(
         &self,
-        target: &Target<'_>,
+        members: &Members,
+        link: LinkId,
         publisher: NodeId,
         before: Heard,
         missed: u64,
         wakes: &mut Wakes,
     ) {
         let mut told = false;
-        for member in target.route.members.in_force() {
+        for member in members.in_force() {
             // Who came later has missed nothing, and who leaves out own messages misses none of them.
             let held = member.since() <= before.link;
             if !held || member.without_own && publisher == self.node {
                 continue;
             }
             told = true;
-            if before.link == target.link {
+            if before.link == link {
                 let new = member.queue.push_gap_then(Gap::dropped(missed), wakes);
                 self.counters.gaps.add(u64::from(new));
-            } else if let Some(local) = target.table.subscriptions.get(&member.id)
-                && let Some(account) = &local.account
-            {
+            } else if let Some(account) = member.queue.account() {
                 account.add(publisher, missed);
             }
         }

@@ -33,21 +33,22 @@ impl Default for Publishers {
 }
 
 impl Publishers {
-    pub(super) fn get(&self, publisher: NodeId) -> Option<Heard> {
+    pub(super) fn get_mut(&mut self, publisher: NodeId) -> Option<&mut Heard> {
         match self {
-            Self::Few(few) => few.iter().find(|(p, _)| *p == publisher).map(|(_, h)| *h),
-            Self::Many(many) => many.get(&publisher).copied(),
+            Self::Few(few) => few
+                .iter_mut()
+                .find(|(p, _)| *p == publisher)
+                .map(|(_, h)| h),
+            Self::Many(many) => many.get_mut(&publisher),
         }
     }
 
-    /// Remembers how far a publisher was heard. When they are too many, those that were last heard on earlier links go
+    /// Remembers one that is not known. When they are too many, those that were last heard on earlier links go
     /// first; what is forgotten is merely not counted.
-    pub(super) fn set(&mut self, publisher: NodeId, heard: Heard) {
+    pub(super) fn add(&mut self, publisher: NodeId, heard: Heard) {
         match self {
             Self::Few(few) => {
-                if let Some((_, known)) = few.iter_mut().find(|(p, _)| *p == publisher) {
-                    *known = heard;
-                } else if few.len() < LISTED {
+                if few.len() < LISTED {
                     // Most channels have one or two.
                     few.reserve_exact(1);
                     few.push((publisher, heard));
@@ -57,7 +58,7 @@ impl Publishers {
                 }
             }
             Self::Many(many) => {
-                if many.len() >= MAX_PUBLISHERS && !many.contains_key(&publisher) {
+                if many.len() >= MAX_PUBLISHERS {
                     many.retain(|_, h| h.link == heard.link);
                     if many.len() >= MAX_PUBLISHERS {
                         many.clear();
@@ -81,11 +82,17 @@ mod tests {
     fn too_many_push_out_those_of_earlier_links_first() {
         let mut publishers = Publishers::default();
         let set = |publishers: &mut Publishers, n: u64, link| {
+            let publisher = NodeId::from_u64(n);
             let (next, link) = (n, LinkId(link));
-            publishers.set(NodeId::from_u64(n), Heard { next, link });
+            match publishers.get_mut(publisher) {
+                Some(heard) => *heard = Heard { next, link },
+                None => publishers.add(publisher, Heard { next, link }),
+            }
         };
-        let known = |publishers: &Publishers, n: u64| {
-            publishers.get(NodeId::from_u64(n)).map(|heard| heard.next)
+        let known = |publishers: &mut Publishers, n: u64| {
+            publishers
+                .get_mut(NodeId::from_u64(n))
+                .map(|heard| heard.next)
         };
         for n in 0..100 {
             set(&mut publishers, n, 1);
@@ -93,11 +100,11 @@ mod tests {
         for n in 100..MAX_PUBLISHERS as u64 {
             set(&mut publishers, n, 2);
         }
-        assert_eq!(known(&publishers, 7), Some(7));
+        assert_eq!(known(&mut publishers, 7), Some(7));
         set(&mut publishers, 5, 2);
         set(&mut publishers, 10_000, 2);
         assert_eq!(
-            [5, 7, 200, 10_000].map(|n| known(&publishers, n)),
+            [5, 7, 200, 10_000].map(|n| known(&mut publishers, n)),
             [Some(5), None, Some(200), Some(10_000)]
         );
         for n in 20_000..30_000 {

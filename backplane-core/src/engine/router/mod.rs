@@ -1,8 +1,9 @@
 //! Who gets what: the routes from channels to subscriptions, and which of them are in force.
 //!
 //! No IO happens here. The supervisor takes a [`Plan`] of what the broker must be told, does it, and
-//! reports; a link's read path calls [`Router::deliver`]. One lock guards the table, and is never held
-//! across an await.
+//! reports; a link's read path calls [`Router::deliver`]. One lock guards the table, and one of its own each route, so
+//! that what arrives on one channel does not hold up another. A route is locked after the table, or without it; neither
+//! lock is held across an await.
 
 mod claim;
 mod deliver;
@@ -11,27 +12,27 @@ mod held;
 mod ids;
 mod members;
 mod plan;
+mod route;
 
-use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use ahash::RandomState;
 use tokio::sync::Notify;
 
 pub(crate) use self::claim::Claimed;
 use self::claim::{Settled, Waiters};
-use self::heard::{Heard, MAX_PUBLISHERS, Publishers};
+use self::heard::{Heard, MAX_PUBLISHERS};
 use self::held::Held;
 pub(crate) use self::ids::ById;
-use self::members::{Member, Members};
+use self::members::Member;
 pub(crate) use self::plan::Plan;
+pub(crate) use self::route::Route;
+use self::route::{RouteState, Routes};
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::engine::probe::Probes;
-use crate::message::OutageAccount;
 use crate::name::{Channel, Namespace, NodeId, Prefix};
 use crate::queue::{QueueReader, QueueWriter, Wakes, queue};
 use crate::state::StateCell;
@@ -58,13 +59,12 @@ pub(crate) struct Router {
     changed: Notify,
     backlog: Notify,
     last_id: AtomicU64,
+    live: Live,
     table: RwLock<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// The link whose deliveries count.
-    live: Option<LinkId>,
     closed: bool,
     routes: Routes,
     /// How many routes have members.
@@ -75,34 +75,15 @@ struct Table {
     waiters: Waiters,
 }
 
-/// Names come from users: the hash is seeded at random.
-type Routes = HashMap<Name, Box<Route>, RandomState>;
-
-/// The name of a route, found by its bytes.
-#[derive(Debug, PartialEq, Eq)]
-struct Name(Channel);
-
-/// A channel with local members.
+/// The link whose deliveries count. It changes with the table locked; who delivers asks with the route locked.
 #[derive(Debug, Default)]
-struct Route {
-    /// Whether the broker has confirmed the subscription.
-    on_broker: bool,
-    /// Whether it is in the list of dirty ones, or will be when the plan that it is part of is done.
-    dirty: bool,
-    /// Whether it is part of a plan that is not done. It is never part of two: what the broker is told of one channel
-    /// stays in order.
-    planned: bool,
-    members: Members,
-    heard: Mutex<Publishers>,
-}
+struct Live(AtomicU64);
 
 /// A local subscription.
 #[derive(Debug)]
 struct Local {
     queue: QueueWriter,
     channels: Held,
-    /// The account of its latest outage.
-    account: Option<OutageAccount>,
     without_own: bool,
     /// Whether it was in force when the link was lost, and has not been told yet.
     owes_gap: bool,
@@ -123,6 +104,7 @@ impl Router {
             changed: Notify::new(),
             backlog: Notify::new(),
             last_id: AtomicU64::new(0),
+            live: Live::default(),
             table: RwLock::default(),
         }
     }
@@ -147,6 +129,7 @@ impl Router {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.counters.snapshot();
         let table = self.read();
+        stats.delivered = table.routes.delivered();
         stats.subscriptions = table.subscriptions.len() as u64;
         stats.channels = table.occupied;
         stats
@@ -164,7 +147,6 @@ impl Router {
         let local = Box::new(Local {
             queue,
             channels: Held::default(),
-            account: None,
             without_own,
             owes_gap: false,
         });
@@ -186,10 +168,12 @@ impl Router {
         };
         let held = channels.iter().filter(|c| local.channels.remove(c));
         let left: Vec<_> = held.cloned().collect();
-        local.queue.purge(&left);
+        let queue = local.queue.clone();
         for channel in &left {
             table.remove_member(channel, id, &mut settled);
         }
+        // Nothing of them comes after it.
+        queue.purge(&left);
         drop(guard);
         self.changed.notify_one();
     }
@@ -224,8 +208,8 @@ impl Router {
         let table = self.read();
         table.subscriptions.get(&id).is_some_and(|local| {
             local.channels.iter().any(|channel| {
-                let route = table.routes.get(channel.as_str().as_bytes());
-                route.is_some_and(|route| route.members.is_waiting(id))
+                let route = table.routes.of(channel);
+                route.is_some_and(|route| route.lock().members.is_waiting(id))
             })
         })
     }
@@ -245,9 +229,10 @@ impl Router {
 
 impl Table {
     fn remove_member(&mut self, channel: &Channel, id: SubscriptionId, settled: &mut Settled) {
-        let Some(route) = self.routes.get_mut(channel.as_str().as_bytes()) else {
+        let Some(route) = self.routes.of(channel) else {
             return;
         };
+        let mut route = route.lock();
         let Some(member) = route.members.remove(id) else {
             return;
         };
@@ -262,7 +247,7 @@ impl Table {
 
     /// Gives back the room that a crowd has left behind.
     fn trim(&mut self) {
-        trim(&mut self.routes);
+        self.routes.trim();
         trim(&mut self.subscriptions);
         trim(&mut self.waiters);
         if self.dirty.is_empty() && self.dirty.capacity() > ROOM {
@@ -271,15 +256,21 @@ impl Table {
     }
 }
 
-impl Route {
-    /// The broker may have to be told something about it.
-    fn touch(&mut self, channel: &Channel, dirty: &mut VecDeque<Channel>) {
-        if !self.dirty {
-            self.dirty = true;
-            if !self.planned {
-                dirty.push_back(channel.clone());
-            }
-        }
+impl Live {
+    /// No link has this number.
+    const NONE: u64 = 0;
+
+    fn set(&self, link: Option<LinkId>) {
+        self.0
+            .store(link.map_or(Self::NONE, |link| link.0), Ordering::Release);
+    }
+
+    fn is_some(&self) -> bool {
+        self.0.load(Ordering::Acquire) != Self::NONE
+    }
+
+    fn is(&self, link: LinkId) -> bool {
+        self.0.load(Ordering::Acquire) == link.0
     }
 }
 
@@ -287,18 +278,6 @@ impl Local {
     /// A membership of it that is not in force.
     fn member(&self, id: SubscriptionId) -> Member {
         Member::new(id, self.queue.clone(), self.without_own)
-    }
-}
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_str().as_bytes().hash(state);
-    }
-}
-
-impl Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        self.0.as_str().as_bytes()
     }
 }
 

@@ -1,13 +1,12 @@
 //! What the supervisor does with the routes: tell the broker what has changed, and say when a link
 //! is in force and when it is gone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::{Router, Settled, Table, Wakes, lock};
+use super::{Router, Settled, Wakes};
 use crate::driver::BrokerChannel;
 use crate::engine::fate::LinkId;
 use crate::error::SubscribeErrorKind;
-use crate::message::{Gap, OutageAccount};
 use crate::name::Channel;
 
 /// What the broker is to be told next.
@@ -47,9 +46,9 @@ impl Router {
         let table = &mut *guard;
         table.dirty.clear();
         table.dirty.reserve(table.routes.len());
-        for (name, route) in &mut table.routes {
-            route.dirty = true;
-            table.dirty.push_back(name.0.clone());
+        for route in table.routes.iter() {
+            route.lock().dirty = true;
+            table.dirty.push_back(route.channel.clone());
         }
         table.dirty.len()
     }
@@ -71,11 +70,14 @@ impl Router {
             let Some(channel) = table.dirty.pop_front() else {
                 break;
             };
-            let name = channel.as_str().as_bytes();
-            // One that was forgotten, and came again, may stand here twice.
-            let Some(route) = table.routes.get_mut(name).filter(|route| route.dirty) else {
+            let Some(route) = table.routes.of(&channel) else {
                 continue;
             };
+            let mut route = route.lock();
+            // One that was forgotten, and came again, may stand here twice.
+            if !route.dirty {
+                continue;
+            }
             route.dirty = false;
             match (route.members.is_empty(), route.on_broker) {
                 (false, false) => plan.subscribe.push(self.namespace.name(&channel)),
@@ -83,7 +85,8 @@ impl Router {
                 (false, true) => plan.refresh.push(channel),
                 (true, true) => plan.unsubscribe.push(self.namespace.name(&channel)),
                 (true, false) => {
-                    table.routes.remove(name);
+                    drop(route);
+                    table.routes.remove(channel.as_str().as_bytes());
                     continue;
                 }
             }
@@ -115,9 +118,11 @@ impl Router {
         let refreshed = plan.refresh.iter();
         let refreshed = refreshed.map(|channel| (channel.as_str().as_bytes(), Ok(())));
         for (name, result) in subscribed.chain(refreshed) {
-            let Some(route) = table.routes.get_mut(name) else {
+            let Some(route) = table.routes.get(name) else {
                 continue;
             };
+            let channel = &route.channel;
+            let mut route = route.lock();
             route.on_broker |= result.is_ok();
             let in_force = result.is_ok().then_some(link);
             route.members.planned(plan.id, in_force, |wait| {
@@ -125,21 +130,25 @@ impl Router {
             });
             route.planned = false;
             if route.dirty {
-                table.follow(name);
+                // What has come in since it became part of the plan is next.
+                table.dirty.push_back(channel.clone());
             }
         }
         for name in &plan.unsubscribe {
             let name = self.local(name);
-            let Some(route) = table.routes.get_mut(name) else {
+            let Some(route) = table.routes.get(name) else {
                 continue;
             };
+            let channel = &route.channel;
+            let mut route = route.lock();
             route.on_broker = false;
             route.planned = false;
-            lock(&route.heard).clear();
+            route.heard.clear();
             if route.members.is_empty() {
+                drop(route);
                 table.routes.remove(name);
             } else if route.dirty {
-                table.follow(name);
+                table.dirty.push_back(channel.clone());
             }
         }
         table.trim();
@@ -165,6 +174,7 @@ impl Router {
         let table = self.read();
         channels.iter().find(|name| {
             table.routes.get(self.local(name)).is_some_and(|route| {
+                let route = route.lock();
                 let mut in_force = route.members.in_force().iter();
                 in_force.any(|member| member.since() < link)
             })
@@ -176,14 +186,12 @@ impl Router {
     pub(crate) fn go_live(&self, link: LinkId) {
         let mut wakes = Wakes::default();
         let mut table = self.write();
-        table.live = Some(link);
         for local in table.subscriptions.values_mut().filter(|s| s.owes_gap) {
             local.owes_gap = false;
-            let account = OutageAccount::default();
-            local.account = Some(account.clone());
-            let new = local.queue.push_gap_then(Gap::outage(account), &mut wakes);
+            let new = local.queue.push_outage_then(&mut wakes);
             self.counters.gaps.add(u64::from(new));
         }
+        self.live.set(Some(link));
     }
 
     /// The link is gone: the node is not attached any longer, or could not be attached.
@@ -191,10 +199,11 @@ impl Router {
         let mut settled = Settled::default();
         let mut guard = self.write();
         let table = &mut *guard;
-        let was_live = table.live.take().is_some();
+        let was_live = self.live.is_some();
+        self.live.set(None);
         table.dirty.clear();
-        table.routes.retain(|_, route| !route.members.is_empty());
-        for route in table.routes.values_mut() {
+        // Who delivers at this moment has a route locked: behind this, nothing more comes.
+        table.routes.retain(|route| {
             route.on_broker = false;
             route.dirty = false;
             route.planned = false;
@@ -212,7 +221,8 @@ impl Router {
                     local.owes_gap = true;
                 }
             }
-        }
+            !route.members.is_empty()
+        });
         settled.fail_all(&mut table.waiters, SubscribeErrorKind::Unavailable);
         table.trim();
     }
@@ -223,22 +233,14 @@ impl Router {
         let mut guard = self.write();
         let table = &mut *guard;
         table.closed = true;
-        table.live = None;
-        table.routes = HashMap::default();
+        self.live.set(None);
+        table.routes.retain(|_| false);
+        table.routes.trim();
         table.occupied = 0;
         table.dirty = VecDeque::new();
         for local in std::mem::take(&mut table.subscriptions).into_values() {
             local.queue.close_then(&mut wakes);
         }
         settled.fail_all(&mut table.waiters, SubscribeErrorKind::Closed);
-    }
-}
-
-impl Table {
-    /// What has come in for a route since it became part of a plan is next.
-    fn follow(&mut self, name: &[u8]) {
-        if let Some((name, _)) = self.routes.get_key_value(name) {
-            self.dirty.push_back(name.0.clone());
-        }
     }
 }
