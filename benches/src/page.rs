@@ -56,7 +56,7 @@ that keeps its lane from publish to publish, which saves the first lock and two 
 away, which saves two more: some 35 ns in all. Through `dyn Backplane` the boxed future is another 15 ns.
 
 **In process, on several cores.** Publishers of different channels do not wait for each other, on one node or on two: a
-message costs each of two 210 to 240 ns, and one alone 190 to 200, in rounds in which two broadcast channels take 95 ns
+message costs each of two 190 to 240 ns, and one alone 175 to 200, in rounds in which two broadcast channels take 95 ns
 each. Before lanes, routes and topics had locks of their own it was 330 to 470 ns in the same rounds. What is left in common
 are the 64 parts of a table: one pair of channels in 64 meets in one, and on the bus a message to very many subscriptions
 holds up the others of its part. Publishers of one channel do wait, as it has one order: with two of them the median of four

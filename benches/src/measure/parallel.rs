@@ -1,5 +1,6 @@
 //! Publishers that work at once in one process, each on a thread of its own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use tokio::sync::broadcast;
 
 use crate::contender::{BACKPLANE, BROADCAST, node_options};
 use crate::error::{Error, Result};
+
+/// What a subscription holds: more than comes from others while its thread is put to sleep, so that a gap is an error.
+const CAPACITY: usize = 1 << 19;
 
 /// What the publishers have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,8 @@ impl Line {
                 Sharing::Channel => Channel::new("news")?,
                 Sharing::Bus | Sharing::Node => Channel::new(format!("news-{number}"))?,
             };
-            let subscription = node.subscribe(Subscribe::to([channel.clone()])).await?;
+            let request = Subscribe::to([channel.clone()]).capacity(CAPACITY);
+            let subscription = node.subscribe(request).await?;
             lines.push(Self::Ours(Arc::clone(&node), channel, subscription));
         }
         Ok(lines)
@@ -82,12 +87,19 @@ impl Line {
             Self::Ours(node, channel, subscription) => {
                 node.publish(channel, payload).await?;
                 check(subscription.recv().await)?;
-                while let Ok(delivery) = subscription.try_recv() {
-                    check(Some(delivery))?;
-                }
-                Ok(())
+                self.drain()
             }
         }
+    }
+
+    /// Receives what has come from others meanwhile.
+    fn drain(&mut self) -> Result<()> {
+        if let Self::Ours(_, _, subscription) = self {
+            while let Ok(delivery) = subscription.try_recv() {
+                check(Some(delivery))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -97,11 +109,23 @@ impl Line {
 /// # Errors
 /// Whatever publishing fails with; [`Error::Receiver`] if something else arrives.
 pub fn at_once(lines: &mut [Line], count: u64) -> Result<Duration> {
-    let start = Barrier::new(lines.len());
+    let (start, busy) = (Barrier::new(lines.len()), AtomicUsize::new(lines.len()));
     thread::scope(|scope| {
         let threads: Vec<_> = lines
             .iter_mut()
-            .map(|line| scope.spawn(|| run(line, &start, count)))
+            .map(|line| {
+                scope.spawn(|| {
+                    let time = run(line, &start, count);
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                    // Those who are not done yet must not fill its queue.
+                    while busy.load(Ordering::Relaxed) > 0 {
+                        line.drain()?;
+                        thread::yield_now();
+                    }
+                    line.drain()?;
+                    time
+                })
+            })
             .collect();
         let mut times = threads.into_iter().map(|thread| match thread.join() {
             Ok(time) => time,
