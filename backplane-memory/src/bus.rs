@@ -580,17 +580,18 @@ impl State {
                 self.publish(topics, &channel, &frame, &mut wakes)?;
             }
             Request::Ping(link) => {
-                self.inbound(link)?;
+                self.connection(link)?;
             }
             Request::Subscribe(link, channels) => {
-                let inbound = self.inbound(link)?;
+                let connection = self.connection(link)?;
+                let Connection { inbound, connected } = connection;
                 for channel in &channels {
-                    topics.subscribe(channel, link, inbound);
+                    topics.subscribe(channel, link, inbound, connected);
                 }
                 self.subscribes += 1;
             }
             Request::Unsubscribe(link, channels) => {
-                self.inbound(link)?;
+                self.connection(link)?;
                 for channel in &channels {
                     topics.unsubscribe(channel, link);
                 }
@@ -599,10 +600,9 @@ impl State {
         Ok(())
     }
 
-    fn inbound(&self, link: u64) -> Result<&Inbound, LinkError> {
+    fn connection(&self, link: u64) -> Result<&Connection, LinkError> {
         self.links
             .get(&link)
-            .map(|link| &link.inbound)
             .ok_or_else(|| lost("the connection is broken"))
     }
 }

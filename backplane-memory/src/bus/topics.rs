@@ -39,6 +39,7 @@ pub(super) struct Part {
 pub(super) struct Member {
     pub(super) link: u64,
     pub(super) inlet: Inlet,
+    connected: Connected,
 }
 
 /// Whether a link is connected. Once it is not, and was [taken out](Topics::leave), nothing is published on it.
@@ -62,7 +63,10 @@ impl Topics {
             return Some(Err(lost("the connection is broken")));
         }
         for member in part.publish(channel) {
-            member.inlet.deliver_then(frame, wakes);
+            // One that is being taken out of all parts gets nothing any more, whichever of them it was taken out of.
+            if member.connected.is() {
+                member.inlet.deliver_then(frame, wakes);
+            }
         }
         Some(Ok(()))
     }
@@ -72,12 +76,23 @@ impl Topics {
         self.all().for_each(|mut part| part.disturbed = disturbed);
     }
 
-    pub(super) fn subscribe(&self, channel: &BrokerChannel, link: u64, inbound: &Inbound) {
+    pub(super) fn subscribe(
+        &self,
+        channel: &BrokerChannel,
+        link: u64,
+        inbound: &Inbound,
+        connected: &Connected,
+    ) {
         let mut part = self.lock(channel);
         let members = part.topics.entry(channel.clone()).or_default();
         if !members.iter().any(|member| member.link == link) {
             let inlet = inbound.inlet(channel.clone());
-            members.push(Member { link, inlet });
+            let connected = connected.clone();
+            members.push(Member {
+                link,
+                inlet,
+                connected,
+            });
         }
     }
 
