@@ -72,8 +72,8 @@ pub trait Link: Debug + Send + Sync + 'static {
     /// when it would, and nothing was done. Saves the price of a future. By default always `None`.
     ///
     /// Never blocks, and wakes nobody: the engine holds a lock. Who delivers meanwhile does it by
-    /// [`Inbound::deliver_then`], with these `wakes`; the other methods of [`Inbound`] wake by themselves, and are not to be
-    /// called here.
+    /// [`Inbound::deliver_then`] or [`Inlet::deliver_then`], with these `wakes`; the other methods of [`Inbound`] wake by
+    /// themselves, and are not to be called here.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -153,7 +153,8 @@ impl Inbound {
         self.router.deliver(self.fate.id(), channel, frame, wakes);
     }
 
-    /// One channel of this link, for a driver that knows beforehand which one a frame is for.
+    /// One channel of this link, for a driver that knows beforehand which one a frame is for. It may be made before
+    /// anybody has subscribed to the channel, and kept as long as the link.
     #[must_use]
     pub fn inlet(&self, channel: BrokerChannel) -> Inlet {
         Inlet {
@@ -175,9 +176,8 @@ impl Inbound {
     }
 }
 
-/// Where a [`Link`] hands what arrives on one channel. Does what [`Inbound`] does, and finds who the channel concerns
-/// once, not for each frame.
-#[derive(Debug)]
+/// Where a [`Link`] hands the frames of one channel. Does what [`Inbound`] does, and finds who the channel concerns once,
+/// not for each frame. Bytes that may not be a frame go to its [`inbound`](Self::inbound).
 pub struct Inlet {
     inbound: Inbound,
     channel: BrokerChannel,
@@ -192,10 +192,19 @@ impl Inlet {
         router.deliver_known(&mut self.route, fate.id(), name, frame, wakes);
     }
 
-    /// The link's.
+    /// Where everything else goes that arrives on this link.
     #[must_use]
     pub const fn inbound(&self) -> &Inbound {
         &self.inbound
+    }
+}
+
+impl Debug for Inlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inlet")
+            .field("node", &self.inbound.node_id())
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
     }
 }
 

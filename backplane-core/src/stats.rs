@@ -51,12 +51,13 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn snapshot(&self) -> Stats {
+    /// The numbers, with those that are counted elsewhere.
+    pub(crate) fn snapshot(&self, published: u64, delivered: u64) -> Stats {
         Stats {
-            published: 0,
+            published,
             not_sent: self.not_sent.get(),
             unknown: self.unknown.get(),
-            delivered: 0,
+            delivered,
             overflowed: self.overflowed.get(),
             gaps: self.gaps.get(),
             lost: self.lost.get(),

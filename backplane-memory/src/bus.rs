@@ -4,6 +4,7 @@ mod limits;
 mod topics;
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use backplane_core::{Channel, ConnectError, InvalidOption, Node, NodeId, NodeOpt
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use self::limits::{Answer, Arriving, Limits};
+use self::limits::{Answer, Arriving, Limits, Waiting};
 pub(crate) use self::topics::Connected;
 use self::topics::Topics;
 use crate::driver::MemoryDriver;
@@ -99,6 +100,20 @@ struct Held {
     done: Answer,
 }
 
+/// A link that was taken out, and what waited on it.
+#[derive(Debug)]
+struct Taken {
+    inbound: Inbound,
+    _waiting: Vec<Waiting>,
+}
+
+/// What is left to do when no lock is held any more: a waker may run code of anybody's. Done when it is dropped.
+#[derive(Debug, Default)]
+struct After {
+    answers: Vec<(Answer, Result<(), LinkError>)>,
+    wakes: Wakes,
+}
+
 /// What links ask of the bus.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -154,13 +169,14 @@ impl MemoryBus {
         let mut state = self.write();
         state.stopped = true;
         state.frozen = false;
-        state.held.clear();
-        state.ignored.clear();
-        state.limits.forget_all();
-        let links = std::mem::take(&mut state.links);
+        let held = mem::take(&mut state.held);
+        let ignored = mem::take(&mut state.ignored);
+        let waiting = state.limits.forget_all();
+        let links = mem::take(&mut state.links);
         links.values().for_each(|link| link.connected.end());
         self.0.topics.clear();
         drop(state);
+        drop((held, ignored, waiting));
         for link in links.into_values() {
             link.inbound.lost(lost("the bus was stopped"));
         }
@@ -269,12 +285,12 @@ impl MemoryBus {
     /// Ends [`freeze`](Self::freeze): everything that was asked for meanwhile is done now, in order, also
     /// when nobody waits for it any longer.
     pub fn thaw(&self) {
+        let mut after = After::default();
         let mut state = self.write();
         state.frozen = false;
         while let Some(Held { request, done }) = state.held.pop_front() {
-            if let Some((done, result)) = state.serve(&self.0.topics, request, done) {
-                let _ = done.send(result);
-            }
+            let due = state.serve(&self.0.topics, request, done, &mut after.wakes);
+            after.answers.extend(due);
         }
         drop(state);
         self.break_off_overrun();
@@ -327,6 +343,7 @@ impl MemoryBus {
     }
 
     fn inject_at(&self, name: &BrokerChannel, bytes: &Bytes) -> usize {
+        let mut wakes = Wakes::default();
         let state = self.read();
         if state.muted || state.frozen {
             return 0;
@@ -337,7 +354,7 @@ impl MemoryBus {
             let inbound = member.inlet.inbound();
             let waiting = || Arriving::Bytes(name.clone(), bytes.clone());
             if !state.limits.hold_back(member.link, inbound, waiting) {
-                inbound.deliver_bytes(name.as_bytes(), bytes);
+                deliver_bytes_then(inbound, name, bytes, &mut wakes);
             }
         }
         let reached = members.len();
@@ -389,8 +406,10 @@ impl MemoryBus {
 
     pub(crate) fn close(&self, link: u64) {
         let mut state = self.write();
-        state.ignored.remove(&link);
-        state.take_link(&self.0.topics, link);
+        let ignored = state.ignored.remove(&link);
+        let taken = state.take_link(&self.0.topics, link);
+        drop(state);
+        drop((ignored, taken));
     }
 
     /// Publishes without waiting, or a copy of the frame; `None` when something stands in the way.
@@ -408,6 +427,7 @@ impl MemoryBus {
     }
 
     pub(crate) fn request(&self, link: u64, request: Request) -> Reply {
+        let mut wakes = Wakes::default();
         let mut state = self.write();
         let (done, later) = oneshot::channel();
         if let Some(ignored) = state.ignored.get_mut(&link) {
@@ -424,7 +444,7 @@ impl MemoryBus {
                 Request::Unsubscribe(..) | Request::Ping(_) => None,
             };
             let Some(moment) = sprung else {
-                let served = state.serve(&self.0.topics, request, done);
+                let served = state.serve(&self.0.topics, request, done, &mut wakes);
                 drop(state);
                 self.break_off_overrun();
                 return served.map_or(Reply::Later(later), |(_, result)| Reply::Now(result));
@@ -433,7 +453,7 @@ impl MemoryBus {
             let reply = match moment {
                 Moment::Before => Reply::Now(Err(lost("the connection was cut"))),
                 Moment::After => {
-                    drop(state.perform(&self.0.topics, request));
+                    drop(state.perform(&self.0.topics, request, &mut wakes));
                     Reply::Later(later)
                 }
             };
@@ -455,8 +475,8 @@ impl MemoryBus {
         also(&mut state);
         let cut = state.take_links(&self.0.topics, chosen);
         drop(state);
-        for inbound in &cut {
-            inbound.lost(lost("the connection was cut"));
+        for taken in &cut {
+            taken.inbound.lost(lost("the connection was cut"));
         }
         cut.len()
     }
@@ -526,7 +546,7 @@ impl State {
     }
 
     /// Takes the links of some nodes out, and their subscriptions.
-    fn take_links(&mut self, topics: &Topics, chosen: impl Fn(NodeId) -> bool) -> Vec<Inbound> {
+    fn take_links(&mut self, topics: &Topics, chosen: impl Fn(NodeId) -> bool) -> Vec<Taken> {
         let taken: Vec<u64> = self
             .links
             .iter()
@@ -540,12 +560,12 @@ impl State {
     }
 
     /// Takes a link out, and its subscriptions. When it returns, nobody publishes on it.
-    fn take_link(&mut self, topics: &Topics, link: u64) -> Option<Inbound> {
-        let taken = self.links.remove(&link)?;
-        taken.connected.end();
+    fn take_link(&mut self, topics: &Topics, link: u64) -> Option<Taken> {
+        let Connection { inbound, connected } = self.links.remove(&link)?;
+        connected.end();
         topics.leave(link);
-        self.limits.forget(link);
-        Some(taken.inbound)
+        let _waiting = self.limits.forget(link);
+        Some(Taken { inbound, _waiting })
     }
 
     /// Does a request, and gives its answer back if it is due now: on a link whose node takes nothing it waits behind
@@ -555,6 +575,7 @@ impl State {
         topics: &Topics,
         request: Request,
         done: Answer,
+        wakes: &mut Wakes,
     ) -> Option<(Answer, Result<(), LinkError>)> {
         let link = match &request {
             Request::Publish(..) => None,
@@ -562,7 +583,7 @@ impl State {
                 Some(*link)
             }
         };
-        let result = self.perform(topics, request);
+        let result = self.perform(topics, request, wakes);
         let receiving = link.and_then(|link| Some((link, self.links.get(&link)?)));
         let due = match receiving {
             Some((link, to)) if result.is_ok() => {
@@ -573,12 +594,14 @@ impl State {
         due.map(|done| (done, result))
     }
 
-    fn perform(&mut self, topics: &Topics, request: Request) -> Result<(), LinkError> {
+    fn perform(
+        &mut self,
+        topics: &Topics,
+        request: Request,
+        wakes: &mut Wakes,
+    ) -> Result<(), LinkError> {
         match request {
-            Request::Publish(channel, frame) => {
-                let mut wakes = Wakes::default();
-                self.publish(topics, &channel, &frame, &mut wakes)?;
-            }
+            Request::Publish(channel, frame) => self.publish(topics, &channel, &frame, wakes)?,
             Request::Ping(link) => {
                 self.connection(link)?;
             }
@@ -607,9 +630,26 @@ impl State {
     }
 }
 
+impl Drop for After {
+    fn drop(&mut self) {
+        for (done, result) in self.answers.drain(..) {
+            // Whoever asked may have given up.
+            let _ = done.send(result);
+        }
+    }
+}
+
 impl Connection {
     fn node(&self) -> NodeId {
         self.inbound.node_id()
+    }
+}
+
+/// Does what [`Inbound::deliver_bytes`] does, and leaves it to the caller to wake the readers.
+fn deliver_bytes_then(inbound: &Inbound, name: &BrokerChannel, bytes: &Bytes, wakes: &mut Wakes) {
+    match Frame::decode(bytes) {
+        Ok(frame) => inbound.deliver_then(name.as_bytes(), &frame, wakes),
+        Err(_) => inbound.deliver_bytes(name.as_bytes(), bytes),
     }
 }
 

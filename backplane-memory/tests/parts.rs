@@ -93,7 +93,7 @@ fn number(delivery: Delivery) -> Option<u64> {
 /// Publishers on several nodes, while channels are left and held again: what was subscribed arrives, what was
 /// unsubscribed does not, everybody sees one order, and the counts agree.
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
-async fn churn() {
+async fn messages_stay_in_order_while_subscriptions_come_and_go() {
     let bus = MemoryBus::new();
     let nodes: Vec<_> = {
         let mut nodes = Vec::new();

@@ -101,13 +101,14 @@ impl<D: Driver> Node<D> {
         Self::start(driver, options, None)
     }
 
-    /// Does what [`Backplane::publish`] does, without an allocation for its future.
+    /// Does what [`Backplane::publish`] does, without an allocation for its future. That future is not `Unpin`: pin it to
+    /// poll it by hand.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Backplane::publish`]: what is `NotSent` will never be delivered, and what is `Unknown` may be.
     ///
     /// # Cancel safety
-    /// As there.
+    /// That of [`Backplane::publish`].
     pub async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
         let outcome = match self.enter(channel, payload) {
             Ok(Entered::Done(outcome)) => outcome,
@@ -357,9 +358,7 @@ impl<D: Driver> Backplane for Node<D> {
     }
 
     fn stats(&self) -> Stats {
-        let mut stats = self.core.router.stats();
-        stats.published = self.core.lanes.published();
-        stats
+        self.core.router.stats(self.core.lanes.published())
     }
 
     async fn close(&self) {

@@ -10,7 +10,7 @@ use backplane_core::driver::{BrokerChannel, Frame, Inbound, LinkError, LinkError
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{MemoryBus, lost};
+use super::{After, MemoryBus, Taken, deliver_bytes_then, lost};
 
 /// Which limits are reached, and by whom.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Backlog {
 }
 
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     /// Who it is for; it is lost with that connection.
     link: u64,
     what: Arriving,
@@ -106,6 +106,7 @@ impl MemoryBus {
     /// Ends [`overrun`](Self::overrun) for this node: it takes all that waits for it, in order. If there was too much
     /// already, its connections are broken off.
     pub fn relieve(&self, node: NodeId) {
+        let mut after = After::default();
         // Under the lock: what is published next must not overtake it.
         let mut state = self.write();
         let Some(backlog) = state.limits.stalled.remove(&node) else {
@@ -120,7 +121,7 @@ impl MemoryBus {
         }
         for Waiting { link, what } in backlog.waiting {
             if let Some(link) = state.links.get(&link) {
-                what.deliver(&link.inbound);
+                what.deliver(&link.inbound, &mut after);
             }
         }
     }
@@ -183,20 +184,25 @@ impl Limits {
         None
     }
 
-    /// Lets go of what waits on a connection that has ended.
-    pub(super) fn forget(&mut self, link: u64) {
-        for backlog in self.stalled.values_mut() {
-            let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
-            backlog.waiting.retain(|waiting| waiting.link != link);
-        }
+    /// Hands out what waits on a connection that has ended, to be dropped without a lock.
+    #[must_use]
+    pub(super) fn forget(&mut self, link: u64) -> Vec<Waiting> {
+        self.extract(|waiting| waiting.link == link)
     }
 
-    /// Lets go of all that waits; every connection has ended.
-    pub(super) fn forget_all(&mut self) {
-        for backlog in self.stalled.values_mut() {
+    /// Hands out all that waits, likewise; every connection has ended.
+    #[must_use]
+    pub(super) fn forget_all(&mut self) -> Vec<Waiting> {
+        self.extract(|_| true)
+    }
+
+    fn extract(&mut self, chosen: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let backlogs = self.stalled.values_mut();
+        let forgotten = backlogs.flat_map(|backlog| {
             let backlog = backlog.get_mut().unwrap_or_else(PoisonError::into_inner);
-            backlog.waiting.clear();
-        }
+            backlog.waiting.extract_if(.., |waiting| chosen(waiting))
+        });
+        forgotten.collect()
     }
 
     fn backlog(&self, of: &Inbound) -> Option<MutexGuard<'_, Backlog>> {
@@ -240,19 +246,21 @@ impl Limits {
 }
 
 impl Arriving {
-    fn deliver(self, to: &Inbound) {
+    fn deliver(self, to: &Inbound, after: &mut After) {
+        let wakes = &mut after.wakes;
         match self {
-            Self::Frame(channel, frame) => to.deliver(channel.as_bytes(), &frame),
-            Self::Bytes(channel, bytes) => to.deliver_bytes(channel.as_bytes(), &bytes),
-            // Whoever asked may have given up.
-            Self::Answer(answer) => drop(answer.send(Ok(()))),
+            Self::Frame(channel, frame) => to.deliver_then(channel.as_bytes(), &frame, wakes),
+            Self::Bytes(channel, bytes) => deliver_bytes_then(to, &channel, &bytes, wakes),
+            // A request is answered behind what was delivered before.
+            Self::Answer(answer) => after.answers.push((answer, Ok(()))),
         }
     }
 }
 
-fn break_off(links: Vec<Inbound>) {
-    for inbound in links {
-        inbound.lost(lost("too much waited for this node"));
+fn break_off(links: Vec<Taken>) {
+    for taken in links {
+        let why = lost("too much waited for this node");
+        taken.inbound.lost(why);
     }
 }
 

@@ -125,11 +125,10 @@ impl Router {
         &self.probes
     }
 
-    /// The counters, with the numbers of what lives now.
-    pub(crate) fn stats(&self) -> Stats {
-        let mut stats = self.counters.snapshot();
+    /// The counters of the node, which has published so many messages, with the numbers of what lives now.
+    pub(crate) fn stats(&self, published: u64) -> Stats {
         let table = self.read();
-        stats.delivered = table.routes.delivered();
+        let mut stats = self.counters.snapshot(published, table.routes.delivered());
         stats.subscriptions = table.subscriptions.len() as u64;
         stats.channels = table.occupied;
         stats

@@ -221,7 +221,6 @@ impl Router {
                     local.owes_gap = true;
                 }
             }
-            !route.members.is_empty()
         });
         settled.fail_all(&mut table.waiters, SubscribeErrorKind::Unavailable);
         table.trim();
@@ -234,13 +233,16 @@ impl Router {
         let table = &mut *guard;
         table.closed = true;
         self.live.set(None);
-        table.routes.retain(|_| false);
+        let members = table.routes.clear();
         table.routes.trim();
         table.occupied = 0;
         table.dirty = VecDeque::new();
-        for local in std::mem::take(&mut table.subscriptions).into_values() {
+        let subscriptions = std::mem::take(&mut table.subscriptions);
+        for local in subscriptions.values() {
             local.queue.close_then(&mut wakes);
         }
         settled.fail_all(&mut table.waiters, SubscribeErrorKind::Closed);
+        drop(guard);
+        drop((members, subscriptions));
     }
 }

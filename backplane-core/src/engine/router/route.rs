@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ahash::RandomState;
@@ -56,9 +57,17 @@ impl Route {
 }
 
 impl RouteState {
-    /// It is gone; how many messages its members got.
-    fn leave(&mut self) -> u64 {
+    /// It is gone, and keeps nothing for whoever still knows it.
+    fn leave(&mut self) -> Members {
         self.gone = true;
+        self.heard.clear();
+        mem::take(&mut self.members)
+    }
+
+    /// Likewise without members; how many messages those got that it had.
+    fn leave_empty(&mut self) -> u64 {
+        let members = self.leave();
+        debug_assert!(members.is_empty(), "nobody is left behind");
         self.delivered
     }
 
@@ -103,22 +112,36 @@ impl Routes {
         route
     }
 
+    /// Removes one without members.
     pub(super) fn remove(&mut self, name: &[u8]) {
         if let Some(Entry(route)) = self.table.take(name) {
-            self.delivered += route.lock().leave();
+            self.delivered += route.lock().leave_empty();
         }
     }
 
-    /// Removes those for which this says `false`.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(&mut RouteState) -> bool) {
+    /// Removes those that have no members behind this.
+    pub(super) fn retain(&mut self, mut change: impl FnMut(&mut RouteState)) {
         self.table.retain(|Entry(route)| {
             let mut state = route.lock();
-            let stays = stays(&mut state);
+            change(&mut state);
+            let stays = !state.members.is_empty();
             if !stays {
-                self.delivered += state.leave();
+                self.delivered += state.leave_empty();
             }
             stays
         });
+    }
+
+    /// Removes all, and hands out their members: queues may hold messages, and the owner of a payload may do anything when
+    /// it is dropped. That is not to be under a lock.
+    #[must_use]
+    pub(super) fn clear(&mut self) -> Vec<Members> {
+        let left = self.table.drain().map(|Entry(route)| {
+            let mut state = route.lock();
+            self.delivered += state.delivered;
+            state.leave()
+        });
+        left.collect()
     }
 
     /// How many messages the members of all routes got since the start.
