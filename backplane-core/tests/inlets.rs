@@ -63,7 +63,7 @@ async fn an_old_link_delivers_nothing_behind_its_gap() {
                     side.deliver_then(&frame, &mut Wakes::default());
                     n += 1;
                     delivered.fetch_add(1, Ordering::Relaxed);
-                    if n % 100 == 0 {
+                    if n.is_multiple_of(100) {
                         std::thread::sleep(Duration::from_micros(200));
                     }
                 }

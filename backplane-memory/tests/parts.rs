@@ -232,7 +232,7 @@ async fn counts_add_up_over_many_cuts() {
             while !stop.load(Ordering::Relaxed) {
                 publisher.publish(&c, numbered(n)).await.unwrap();
                 n += 1;
-                if n % 16 == 0 {
+                if n.is_multiple_of(16) {
                     tokio::time::sleep(Duration::from_micros(50)).await;
                 }
             }
@@ -312,7 +312,7 @@ async fn a_switch_holds_when_it_has_returned() {
                     let channel = &channels[n as usize % channels.len()];
                     node.publish(channel, numbered(base + n)).await.unwrap();
                     n += 1;
-                    if n % 8 == 0 {
+                    if n.is_multiple_of(8) {
                         tokio::time::sleep(Duration::from_micros(20)).await;
                     }
                 }

@@ -14,15 +14,17 @@ use backplane_core::{
 };
 use backplane_memory::{MemoryBus, MemoryDriver};
 use bytes::Bytes;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks the bus how many connections it has when it is woken, and tells.
+/// Asks the bus what it has published and how many connections it has, when it is woken, and tells.
 struct Asks(MemoryBus, SyncSender<usize>);
 
 impl Wake for Asks {
     fn wake(self: Arc<Self>) {
+        // Both locks of the bus, and all of its parts.
+        self.0.published();
         // The first answer is enough.
         let _ = self.1.try_send(self.0.connections());
     }
@@ -58,72 +60,82 @@ impl Scene {
         }
     }
 
-    /// Does this in a thread, which may hang, and waits until the one who is woken has got its answer.
-    fn asks_during(mut self, act: impl FnOnce(&Self) + Send + 'static) {
-        let told = mem::replace(&mut self.told, mpsc::sync_channel(0).1);
-        let runtime = Handle::current();
-        thread::spawn(move || {
-            let _inside = runtime.enter();
-            act(&self);
-        });
-        assert_eq!(told.recv_timeout(PATIENCE), Ok(1));
-    }
-
     async fn publish(&self) {
         let payload = Bytes::from_static(b"x");
         self.node.publish(&self.channel, payload).await.unwrap();
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_a_publish_may_ask_the_bus() {
-    let scene = Scene::new().await;
-    scene.asks_during(|scene| Handle::current().block_on(scene.publish()));
+/// Somebody who is woken by this gets an answer of the bus. What hangs if not is left behind.
+fn asks_during(act: impl FnOnce(&Scene) + Send + 'static) {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut scene = runtime.block_on(Scene::new());
+    let told = mem::replace(&mut scene.told, mpsc::sync_channel(0).1);
+    let handle = runtime.handle().clone();
+    thread::spawn(move || {
+        let _inside = handle.enter();
+        act(&scene);
+    });
+    let answer = told.recv_timeout(PATIENCE);
+    runtime.shutdown_background();
+    assert_eq!(answer, Ok(1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_a_publish_on_a_slow_bus_may_ask_it() {
-    let scene = Scene::new().await;
-    let least = Duration::from_millis(1);
-    scene.bus.delay(least, 2 * least);
-    scene.asks_during(|scene| Handle::current().block_on(scene.publish()));
+fn wait_for(publish: impl Future<Output = ()>) {
+    Handle::current().block_on(publish);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_a_publish_while_another_node_takes_nothing_may_ask_the_bus() {
-    let scene = Scene::new().await;
-    scene.bus.overrun(NodeId::random(), 1);
-    scene.asks_during(|scene| Handle::current().block_on(scene.publish()));
+#[test]
+fn who_is_woken_by_a_publish_may_ask_the_bus() {
+    asks_during(|scene| wait_for(scene.publish()));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_a_thaw_may_ask_the_bus() {
-    let scene = Scene::new().await;
-    scene.bus.freeze();
-    scene.asks_during(|scene| {
+#[test]
+fn who_is_woken_by_a_publish_on_a_slow_bus_may_ask_it() {
+    asks_during(|scene| {
+        let least = Duration::from_millis(1);
+        scene.bus.delay(least, 2 * least);
+        wait_for(scene.publish());
+    });
+}
+
+#[test]
+fn who_is_woken_by_a_publish_while_another_node_takes_nothing_may_ask_the_bus() {
+    asks_during(|scene| {
+        scene.bus.overrun(NodeId::random(), 1);
+        wait_for(scene.publish());
+    });
+}
+
+#[test]
+fn who_is_woken_by_a_thaw_may_ask_the_bus() {
+    asks_during(|scene| {
+        scene.bus.freeze();
         let mut publish = pin!(scene.publish());
-        let polled = publish
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = publish.as_mut().poll(&mut context);
         assert!(polled.is_pending(), "the bus holds it");
         scene.bus.thaw();
     });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_what_waited_for_its_node_may_ask_the_bus() {
-    let scene = Scene::new().await;
-    scene.bus.overrun(scene.node.node_id(), 10);
-    scene.asks_during(|scene| {
-        Handle::current().block_on(scene.publish());
-        scene.bus.relieve(scene.node.node_id());
+#[test]
+fn who_is_woken_by_what_waited_for_its_node_may_ask_the_bus() {
+    asks_during(|scene| {
+        let node = scene.node.node_id();
+        scene.bus.overrun(node, 10);
+        wait_for(scene.publish());
+        scene.bus.relieve(node);
     });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_woken_by_foreign_bytes_may_ask_the_bus() {
-    let scene = Scene::new().await;
-    scene.asks_during(|scene| {
+#[test]
+fn who_is_woken_by_foreign_bytes_may_ask_the_bus() {
+    asks_during(|scene| {
         // A frame of one message: magic, version, publisher, flags, number, length, payload.
         let frame = b"\xc1\x42\x01publishr\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01x";
         let bytes = Bytes::from_static(frame);
