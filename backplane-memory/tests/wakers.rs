@@ -24,7 +24,7 @@ struct Asks(MemoryBus, SyncSender<usize>);
 impl Wake for Asks {
     fn wake(self: Arc<Self>) {
         // Both locks of the bus, and all of its parts.
-        self.0.published();
+        let _ = self.0.published();
         // The first answer is enough.
         let _ = self.1.try_send(self.0.connections());
     }
