@@ -17,8 +17,8 @@ use crate::trial::LOOK_AGAIN;
 const LOOKS: u32 = 20;
 
 impl System {
-    /// Ends every fault, waits until the nodes are well and know each other, sends a last message from each to all, and
-    /// checks the record.
+    /// Ends every fault, waits until the nodes are well and know each other, sends a last message from each on every channel
+    /// and to all, and checks the record.
     pub(super) async fn checkpoint(&mut self) -> Result<(), String> {
         self.heal().await?;
         self.settle().await;
@@ -27,6 +27,7 @@ impl System {
             self.unexpected(format!("{who}, although every fault has ended"));
         }
         for node in self.live() {
+            self.reveal(node).await;
             self.last_message(node).await;
         }
         // What hubs sent that are gone by now has no later message behind it.
@@ -110,9 +111,26 @@ impl System {
         }
     }
 
+    /// Sends something on every channel. What a fault has swallowed is noticed with the next message of its channel, and
+    /// must not be noticed in a period without a fault.
+    async fn reveal(&self, node: &Node) {
+        let groups = (0..GROUPS).map(Name::Group);
+        let users = (0..USERS).map(Name::User);
+        // Any client stands for the channel of its node.
+        let others = (0..self.nodes.len()).filter_map(|at| {
+            let mut clients = self.clients.iter().flatten();
+            clients.find(|client| client.node == at)
+        });
+        let clients = others.map(|client| Name::Client(client.id));
+        for name in groups.chain(users).chain(clients) {
+            let _ = self.accepted(node, &Target::of([name])).await;
+        }
+    }
+
     /// Sends to all until a message is accepted and every client has it, or a later one.
     async fn last_message(&self, node: &Node) {
-        let Some(first) = self.accepted(node).await else {
+        let all = Target::of([Name::All]);
+        let Some(first) = self.accepted(node, &all).await else {
             let id = node.id.0;
             return self.unexpected(format!("node {id} cannot send although it is well"));
         };
@@ -127,16 +145,16 @@ impl System {
             sleep(LOOK_AGAIN).await;
             looks += 1;
             if looks % LOOKS == 0 {
-                self.accepted(node).await;
+                self.accepted(node, &all).await;
             }
         }
     }
 
-    async fn accepted(&self, node: &Node) -> Option<MessageId> {
+    async fn accepted(&self, node: &Node, target: &Target) -> Option<MessageId> {
         let sender = self.sender(node);
         let deadline = Instant::now() + self.within();
         loop {
-            if let Some(message) = sender.send(&Target::of([Name::All])).await {
+            if let Some(message) = sender.send(target).await {
                 return Some(message);
             }
             if Instant::now() >= deadline {
