@@ -39,9 +39,16 @@ pub(super) struct Boarded {
     pub(super) payloads: Vec<Bytes>,
     /// Whether they are those of several callers.
     pub(super) several: bool,
-    /// How many messages have waited longer than their patience. Their callers have been told.
-    pub(super) late: u64,
+    pub(super) late: Late,
     pub(super) callers: Callers,
+}
+
+/// The first ones of a crowd, if they have waited longer than their patience.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    calls: usize,
+    /// How many messages their callers still wait for.
+    pub(super) messages: u64,
 }
 
 /// Those who are to be told of an outcome.
@@ -129,7 +136,7 @@ impl Crowd {
         seat
     }
 
-    /// Its turn has come: takes out what leaves, and tells those that have waited longer than their patience.
+    /// Its turn has come: takes out what leaves, and drops the rest.
     pub(super) fn board(self, patience: Option<Duration>) -> Boarded {
         let Self {
             mut calls,
@@ -139,17 +146,19 @@ impl Crowd {
         } = self;
         let now = Instant::now();
         let is_late = |call: &&Call| patience.is_some_and(|p| now - call.since > p);
-        let late = calls.iter().take_while(is_late).count();
+        let mut late = Late {
+            calls: calls.iter().take_while(is_late).count(),
+            messages: 0,
+        };
         let mut payloads = Vec::with_capacity(messages);
-        let (mut several, mut late_messages) = (false, 0);
-        let told = &callers.teller.0;
-        let states = told.lock();
+        let mut several = false;
+        let states = callers.teller.0.lock();
         for (at, call) in calls.iter_mut().enumerate() {
             if matches!(states.get(at), Some(Caller::Gone)) {
                 continue;
             }
-            if at < late {
-                late_messages += call.payloads.len() as u64;
+            if at < late.calls {
+                late.messages += call.payloads.len() as u64;
                 continue;
             }
             several = !payloads.is_empty();
@@ -164,13 +173,10 @@ impl Crowd {
             let bytes = payloads.iter().map(Bytes::len).sum();
             callers.pending.shrink_to(payloads.len(), bytes);
         }
-        if late > 0 {
-            told.tell_late(late);
-        }
         Boarded {
             payloads,
             several,
-            late: late_messages,
+            late,
             callers,
         }
     }
@@ -182,6 +188,12 @@ impl Crowd {
 }
 
 impl Callers {
+    pub(super) fn tell_late(&self, late: Late) {
+        if late.calls > 0 {
+            self.teller.0.tell_late(late.calls);
+        }
+    }
+
     pub(super) fn tell(self, outcome: Outcome) {
         let Self { pending, teller } = self;
         drop(pending);

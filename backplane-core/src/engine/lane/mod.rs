@@ -229,7 +229,8 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead<L>, parked: Option<Pa
             late,
             callers,
         } = crowd.board(patience);
-        core.counters.not_sent.add(late);
+        core.counters.not_sent.add(late.messages);
+        callers.tell_late(late);
         if payloads.is_empty() {
             continue;
         }
