@@ -262,6 +262,28 @@ async fn a_link_that_panics_leaves_outcomes_true_and_the_lane_alive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_of_a_task_that_sends_for_others_tells_all_of_them() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(100));
+    let first = async {
+        let outcome = node.publish(&news, "first".into()).await;
+        fake.0.on_publish(OnPublish::DeliverAndPanic);
+        outcome
+    };
+    let others = join_all(["second", "third"].map(|text| node.publish(&news, text.into())));
+    let told = tokio::time::timeout(Duration::from_secs(10), join(first, others));
+    let (first, others) = told.await.expect("they are told");
+    first.unwrap();
+    let unknown = PublishErrorKind::Unknown(Unknown::ConnectionLost);
+    let kinds: Vec<_> = others.into_iter().map(|r| r.unwrap_err().kind()).collect();
+    assert_eq!(kinds, [unknown, unknown]);
+    fake.0.on_publish(OnPublish::Deliver);
+    node.publish(&news, "alive".into()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_publish_ends_within_twice_its_timeout_however_long_the_queue() {
     let fake = Fake::new();
     let timeout = Duration::from_secs(2);
@@ -280,6 +302,38 @@ async fn a_publish_ends_within_twice_its_timeout_however_long_the_queue() {
         .count();
     assert_eq!((sent, late), (2, 18));
     assert_eq!(node.stats().not_sent, 18);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_too_long_does_not_take_the_others_of_its_frame_along() {
+    let fake = Fake::new();
+    let two_each = options()
+        .max_batch_messages(2)
+        .max_pending(4)
+        .publish_timeout(Duration::from_secs(2));
+    let node = Node::connect(fake.clone(), two_each).await.unwrap();
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(1900));
+    let overloaded = PublishErrorKind::NotSent(NotSent::Overloaded);
+    let early = join_all(["a", "b", "c", "d"].map(|text| node.publish(&news, text.into())));
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        node.publish(&news, "e".into()).await
+    };
+    let (early, late) = join(early, late).await;
+    let early: Vec<_> = early.into_iter().map(|r| r.map_err(|e| e.kind())).collect();
+    // With the first, then the second and the third, and then the fourth would have left, which the fifth joined.
+    assert_eq!(early, [Ok(()), Ok(()), Ok(()), Err(overloaded)]);
+    late.unwrap();
+    assert_eq!(
+        fake.0.frames().iter().map(|f| f.2).collect::<Vec<_>>(),
+        [1, 2, 1]
+    );
+    assert_eq!(node.stats().not_sent, 1);
+    // All of them have given their room back.
+    fake.0.slow_down(Duration::ZERO);
+    let again = join_all((0..4).map(|n| node.publish(&news, n.to_string().into()))).await;
+    assert!(again.iter().all(Result::is_ok), "{again:?}");
 }
 
 #[tokio::test]

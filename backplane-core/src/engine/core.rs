@@ -139,6 +139,15 @@ impl<L> Core<L> {
         self.room_for(payloads.iter().map(Bytes::len))
     }
 
+    /// Counts nothing yet.
+    pub(crate) fn pending(&self) -> Pending {
+        Pending {
+            load: Arc::clone(&self.load),
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
     fn room_for(&self, sizes: impl IntoIterator<Item = usize>) -> Option<Room<'_>> {
         let (most, most_bytes) = (self.options.max_pending, self.options.max_pending_bytes);
         let mut taken = self.load.lock();
@@ -189,6 +198,21 @@ impl Room<'_> {
             messages: std::mem::take(&mut self.messages),
             bytes: std::mem::take(&mut self.bytes),
         }
+    }
+}
+
+impl Pending {
+    /// Counts these, too.
+    pub(crate) fn join(&mut self, mut room: Room<'_>) {
+        self.messages += std::mem::take(&mut room.messages);
+        self.bytes += std::mem::take(&mut room.bytes);
+    }
+
+    /// From now on it counts only so many of them.
+    pub(crate) fn shrink_to(&mut self, messages: usize, bytes: usize) {
+        self.load
+            .leave(self.messages - messages, self.bytes - bytes);
+        (self.messages, self.bytes) = (messages, bytes);
     }
 }
 

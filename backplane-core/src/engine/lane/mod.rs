@@ -9,6 +9,7 @@
 //! One frame of a lane is in flight at a time. With a second one, a frame that the broker refuses would leave a hole in
 //! the numbers behind which the next one is already on its way, and subscribers would be told of a loss that is none.
 
+mod crowd;
 mod flight;
 mod flush;
 mod table;
@@ -17,12 +18,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
+use self::crowd::{Boarded, Crowd, Seat};
 use self::flight::{Flight, Parked};
 use self::flush::{Counted, Sent, count, send, send_now};
 pub(crate) use self::table::Lanes;
@@ -63,7 +62,9 @@ struct Queue<L> {
     turn: u64,
     /// The flush under way, while it is its caller who polls it and not a task.
     parked: Option<Parked>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Crowd>,
+    /// How many calls the last one of these had.
+    usual: usize,
 }
 
 /// The numbers of the next frame.
@@ -73,35 +74,6 @@ struct Numbers {
     first: u64,
     /// Whether nobody can have seen a frame of this numbering before it.
     start: bool,
-}
-
-/// Messages whose caller waits. They leave in one frame.
-#[derive(Debug)]
-struct Waiting {
-    payloads: Payloads,
-    since: Instant,
-    answer: oneshot::Sender<Outcome>,
-    /// Counts until the messages are done with, whether or not their caller is still there.
-    pending: Pending,
-}
-
-impl Waiting {
-    /// Tells the caller, for whose next messages there is room then.
-    fn tell(self, outcome: Outcome) {
-        drop(self.pending);
-        let _ = self.answer.send(outcome);
-    }
-}
-
-/// What a look at a queue has found.
-#[derive(Debug, Default)]
-struct Taken {
-    /// What leaves in the next frame.
-    batch: Vec<Waiting>,
-    /// Those that have waited longer than their patience.
-    late: Vec<Waiting>,
-    /// Those whose caller has gone.
-    given_up: Vec<Waiting>,
 }
 
 /// The payloads of at least one message.
@@ -118,7 +90,7 @@ pub(crate) enum Entered<L: Link> {
     /// They are on their way.
     Leads(Flight<L>),
     /// They wait for their turn.
-    Follows(oneshot::Receiver<Outcome>),
+    Follows(Seat),
 }
 
 impl<L: Link> Future for Entered<L> {
@@ -128,9 +100,7 @@ impl<L: Link> Future for Entered<L> {
         match &mut *self {
             Self::Done(outcome) => Poll::Ready(outcome.clone()),
             Self::Leads(flight) => Pin::new(flight).poll(cx),
-            Self::Follows(told) => Pin::new(told)
-                .poll(cx)
-                .map(|told| told.unwrap_or_else(|_| Err(Failure::abandoned()))),
+            Self::Follows(seat) => Pin::new(seat).poll(cx),
         }
     }
 }
@@ -142,7 +112,7 @@ enum Step {
     /// Their caller has the lane.
     Leads(u64, Frame, Pending),
     /// They have queued, behind a flush that a task has to take over if it is given here.
-    Follows(oneshot::Receiver<Outcome>, Option<Parked>),
+    Follows(Seat, Option<Parked>),
 }
 
 /// Sends messages at once if their lane is idle and that takes no waiting; else takes the lane, or queues. What enters
@@ -163,11 +133,11 @@ pub(crate) fn enter<L: Link>(
         Step::Leads(turn, frame, pending) => {
             Entered::Leads(Flight::new(core, &lane, turn, frame, pending))
         }
-        Step::Follows(told, parked) => {
+        Step::Follows(seat, parked) => {
             if let Some(parked) = parked {
                 spawn(core, lane, Some(parked));
             }
-            Entered::Follows(told)
+            Entered::Follows(seat)
         }
     })
 }
@@ -186,15 +156,9 @@ fn begin<L: Link>(
     let mut guard = lane.lock();
     let queue = &mut *guard;
     if queue.busy {
-        let pending = room_for(payloads.bytes())?.keep();
-        let (answer, told) = oneshot::channel();
-        queue.waiting.push_back(Waiting {
-            payloads,
-            since: Instant::now(),
-            answer,
-            pending,
-        });
-        return Ok(Step::Follows(told, queue.parked.take()));
+        let room = room_for(payloads.bytes())?;
+        let seat = queue.follow(core, payloads, room);
+        return Ok(Step::Follows(seat, queue.parked.take()));
     }
     let bytes = payloads.bytes();
     let numbers = queue.numbers;
@@ -249,38 +213,34 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead<L>, parked: Option<Pa
             .is_some_and(|attached| !attached.fate.is_ended());
         // Without a link all of them are told so; with one, none waits for ever.
         let patience = serves.then_some(core.options.publish_timeout);
-        // Dropped without the lock.
-        let given_up;
-        let (mut batch, late, numbers) = {
+        let (crowd, numbers) = {
             let mut queue = lane.lock();
-            let taken = queue.take(core.limits, patience);
-            given_up = taken.given_up;
-            if taken.batch.is_empty() && taken.late.is_empty() {
+            let Some(crowd) = queue.waiting.pop_front() else {
                 queue.busy = false;
                 lead.released = true;
                 break;
-            }
-            (taken.batch, taken.late, queue.numbers)
+            };
+            queue.usual = crowd.len();
+            (crowd, queue.numbers)
         };
-        drop(given_up);
-        for waiting in late {
-            core.counters.not_sent.add(waiting.payloads.len() as u64);
-            let overloaded = Failure::not_sent(NotSent::Overloaded, None);
-            waiting.tell(Err(overloaded));
-        }
-        let Some(payloads) = Payloads::of(&mut batch) else {
+        let Boarded {
+            payloads,
+            several,
+            late,
+            callers,
+        } = crowd.board(patience);
+        core.counters.not_sent.add(late.messages);
+        callers.tell_late(late);
+        if payloads.is_empty() {
             continue;
-        };
-        let frame = numbers.frame(&core, payloads);
+        }
+        let frame = numbers.frame(&core, Payloads::Many(payloads));
         let Sent {
             outcome,
             has_waited,
         } = send(&core, &lane, &frame).await;
-        let crowd = batch.len() > 1;
-        for waiting in batch {
-            waiting.tell(outcome.clone());
-        }
-        if crowd && has_waited {
+        callers.tell(outcome);
+        if several && has_waited {
             // Who was answered may have more to say, and then it leaves in the next frame and not in the one after.
             tokio::task::yield_now().await;
         }
@@ -307,9 +267,9 @@ impl<L> Drop for Lead<L> {
             queue.busy = false;
             std::mem::take(&mut queue.waiting)
         };
-        for waiting in waiting {
+        for crowd in waiting {
             let unavailable = Failure::not_sent(NotSent::Unavailable, None);
-            waiting.tell(Err(unavailable));
+            crowd.tell(Err(unavailable));
         }
     }
 }
@@ -330,6 +290,7 @@ impl<L> Lane<L> {
             turn: 0,
             parked: None,
             waiting: VecDeque::new(),
+            usual: 1,
         };
         Self {
             name: BrokerChannel::new(prefix, channel),
@@ -343,28 +304,17 @@ impl<L> Lane<L> {
 }
 
 impl<L> Queue<L> {
-    /// Takes the messages of the next frame out.
-    fn take(&mut self, limits: Limits, patience: Option<Duration>) -> Taken {
-        let mut taken = Taken::default();
-        let (mut messages, mut bytes) = (0, 0);
-        while let Some(next) = self.waiting.front() {
-            if next.answer.is_closed() {
-                taken.given_up.extend(self.waiting.pop_front());
-                continue;
+    /// Lets messages wait for the next frame that has room for them.
+    fn follow(&mut self, core: &Core<L>, payloads: Payloads, room: Room<'_>) -> Seat {
+        match self.waiting.back_mut() {
+            Some(last) if last.fits(&payloads, core.limits) => last.push(payloads, room),
+            _ => {
+                let mut crowd = Crowd::new(self.usual, core.pending());
+                let seat = crowd.push(payloads, room);
+                self.waiting.push_back(crowd);
+                seat
             }
-            if patience.is_some_and(|patience| next.since.elapsed() > patience) {
-                taken.late.extend(self.waiting.pop_front());
-                continue;
-            }
-            messages += next.payloads.len();
-            bytes += next.payloads.bytes();
-            let full = messages > limits.messages || bytes > limits.bytes;
-            if full && !taken.batch.is_empty() {
-                break;
-            }
-            taken.batch.extend(self.waiting.pop_front());
         }
-        taken
     }
 }
 
@@ -385,27 +335,6 @@ impl Numbers {
 }
 
 impl Payloads {
-    /// Takes those of a batch; `None` when there is none.
-    fn of(batch: &mut [Waiting]) -> Option<Self> {
-        let take = |waiting: &mut Waiting| {
-            std::mem::replace(&mut waiting.payloads, Self::Many(Vec::new()))
-        };
-        match batch {
-            [] => None,
-            [only] => Some(take(only)),
-            batch => {
-                let mut all = Vec::with_capacity(batch.iter().map(|w| w.payloads.len()).sum());
-                for waiting in batch {
-                    match take(waiting) {
-                        Self::One(payload) => all.push(payload),
-                        Self::Many(payloads) => all.extend(payloads),
-                    }
-                }
-                Some(Self::Many(all))
-            }
-        }
-    }
-
     pub(crate) const fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,

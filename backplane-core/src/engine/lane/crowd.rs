@@ -1,0 +1,289 @@
+//! Callers that queue for the same frame: [`Crowd`].
+//!
+//! They share one place for the outcome, so that a message of a crowd costs neither an allocation nor a channel of its
+//! own, and all of them are told at once.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Limits, Payloads};
+use crate::engine::core::{Pending, Room};
+use crate::engine::outcome::{Failure, Outcome};
+use crate::error::NotSent;
+
+/// Messages that will leave in one frame. It grows until it is full or its turn comes.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    calls: Vec<Call>,
+    messages: usize,
+    bytes: usize,
+    callers: Callers,
+}
+
+/// Messages that entered together.
+#[derive(Debug)]
+struct Call {
+    payloads: Payloads,
+    since: Instant,
+}
+
+/// What becomes of a crowd whose turn has come.
+#[derive(Debug)]
+pub(super) struct Boarded {
+    /// What leaves in the frame; nothing when all have gone or are late.
+    pub(super) payloads: Vec<Bytes>,
+    /// Whether they are those of several callers.
+    pub(super) several: bool,
+    pub(super) late: Late,
+    pub(super) callers: Callers,
+}
+
+/// The first ones of a crowd, if they have waited longer than their patience.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    calls: usize,
+    /// How many messages their callers still wait for.
+    pub(super) messages: u64,
+}
+
+/// Those who are to be told of an outcome.
+#[derive(Debug)]
+pub(super) struct Callers {
+    /// Counts until the messages are done with, whether or not their callers are still there. They have room for their
+    /// next ones when they are told, so it goes first.
+    pending: Pending,
+    teller: Teller,
+}
+
+/// Tells. Dropped before that, it tells that nobody knows the outcome.
+#[derive(Debug)]
+struct Teller(Arc<Told>);
+
+/// Where the callers of a crowd look for what became of their messages.
+#[derive(Debug)]
+struct Told {
+    outcome: OnceLock<Outcome>,
+    /// How many of the first callers are told that their time was over.
+    late: OnceLock<usize>,
+    callers: Mutex<Vec<Caller>>,
+}
+
+#[derive(Debug, Default)]
+enum Caller {
+    /// It has not been polled yet, or was told.
+    #[default]
+    Silent,
+    Waits(Waker),
+    Gone,
+}
+
+/// The place of a caller in a crowd. A future of what becomes of its messages, which do not leave if it is dropped before
+/// their turn.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    told: Arc<Told>,
+    at: usize,
+}
+
+impl Crowd {
+    /// One of nobody yet, with space for as many calls.
+    pub(super) fn new(calls: usize, pending: Pending) -> Self {
+        let told = Told {
+            outcome: OnceLock::new(),
+            late: OnceLock::new(),
+            callers: Mutex::new(Vec::with_capacity(calls)),
+        };
+        Self {
+            calls: Vec::with_capacity(calls),
+            messages: 0,
+            bytes: 0,
+            callers: Callers {
+                pending,
+                teller: Teller(Arc::new(told)),
+            },
+        }
+    }
+
+    /// How many calls it is made of.
+    pub(super) const fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether these messages fit into its frame.
+    pub(super) fn fits(&self, payloads: &Payloads, limits: Limits) -> bool {
+        self.messages + payloads.len() <= limits.messages
+            && self.bytes + payloads.bytes() <= limits.bytes
+    }
+
+    /// Adds messages, and the room that was found for them.
+    pub(super) fn push(&mut self, payloads: Payloads, room: Room<'_>) -> Seat {
+        self.callers.pending.join(room);
+        self.messages += payloads.len();
+        self.bytes += payloads.bytes();
+        let seat = Seat {
+            told: Arc::clone(&self.callers.teller.0),
+            at: self.calls.len(),
+        };
+        self.calls.push(Call {
+            payloads,
+            since: Instant::now(),
+        });
+        seat
+    }
+
+    /// Its turn has come: takes out what leaves, and drops the rest.
+    pub(super) fn board(self, patience: Option<Duration>) -> Boarded {
+        let Self {
+            mut calls,
+            messages,
+            mut callers,
+            ..
+        } = self;
+        let now = Instant::now();
+        let is_late = |call: &&Call| patience.is_some_and(|p| now - call.since > p);
+        let mut late = Late {
+            calls: calls.iter().take_while(is_late).count(),
+            messages: 0,
+        };
+        let mut payloads = Vec::with_capacity(messages);
+        let mut several = false;
+        let states = callers.teller.0.lock();
+        for (at, call) in calls.iter_mut().enumerate() {
+            if matches!(states.get(at), Some(Caller::Gone)) {
+                continue;
+            }
+            if at < late.calls {
+                late.messages += call.payloads.len() as u64;
+                continue;
+            }
+            several = !payloads.is_empty();
+            match std::mem::replace(&mut call.payloads, Payloads::Many(Vec::new())) {
+                Payloads::One(payload) => payloads.push(payload),
+                Payloads::Many(some) => payloads.extend(some),
+            }
+        }
+        drop(states);
+        drop(calls);
+        if payloads.len() < messages {
+            let bytes = payloads.iter().map(Bytes::len).sum();
+            callers.pending.shrink_to(payloads.len(), bytes);
+        }
+        Boarded {
+            payloads,
+            several,
+            late,
+            callers,
+        }
+    }
+
+    /// Tells all of them.
+    pub(super) fn tell(self, outcome: Outcome) {
+        self.callers.tell(outcome);
+    }
+}
+
+impl Callers {
+    pub(super) fn tell_late(&self, late: Late) {
+        if late.calls > 0 {
+            self.teller.0.tell_late(late.calls);
+        }
+    }
+
+    pub(super) fn tell(self, outcome: Outcome) {
+        let Self { pending, teller } = self;
+        drop(pending);
+        teller.0.tell(outcome);
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.tell(Err(Failure::abandoned()));
+    }
+}
+
+impl Told {
+    fn lock(&self) -> MutexGuard<'_, Vec<Caller>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the outcome, unless one was told before.
+    fn tell(&self, outcome: Outcome) {
+        if self.outcome.set(outcome).is_err() {
+            return;
+        }
+        // Who comes from here on sees the outcome.
+        let callers = std::mem::take(&mut *self.lock());
+        callers.into_iter().for_each(Caller::wake);
+    }
+
+    fn tell_late(&self, late: usize) {
+        if self.late.set(late).is_err() {
+            return;
+        }
+        let mut callers = self.lock();
+        let late = callers.iter_mut().take(late);
+        let late: Vec<Caller> = late.map(std::mem::take).collect();
+        drop(callers);
+        late.into_iter().for_each(Caller::wake);
+    }
+}
+
+impl Caller {
+    fn wake(self) {
+        if let Self::Waits(waker) = self {
+            waker.wake();
+        }
+    }
+}
+
+impl Seat {
+    fn outcome(&self) -> Option<Outcome> {
+        match self.told.late.get() {
+            Some(late) if self.at < *late => {
+                Some(Err(Failure::not_sent(NotSent::Overloaded, None)))
+            }
+            _ => self.told.outcome.get().cloned(),
+        }
+    }
+
+    /// What this caller is from now on; nothing if it was told meanwhile.
+    fn is_now(&self, caller: Caller) -> Option<Outcome> {
+        let mut callers = self.told.lock();
+        if let Some(outcome) = self.outcome() {
+            return Some(outcome);
+        }
+        if callers.len() <= self.at {
+            callers.resize_with(self.at + 1, Caller::default);
+        }
+        let before = std::mem::replace(&mut callers[self.at], caller);
+        drop(callers);
+        drop(before);
+        None
+    }
+}
+
+impl Future for Seat {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let told = self.outcome();
+        match told.or_else(|| self.is_now(Caller::Waits(cx.waker().clone()))) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.outcome().is_none() {
+            self.is_now(Caller::Gone);
+        }
+    }
+}
