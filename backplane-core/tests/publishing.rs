@@ -283,6 +283,108 @@ async fn a_panic_of_a_task_that_sends_for_others_tells_all_of_them() {
     node.publish(&news, "alive".into()).await.unwrap();
 }
 
+/// A caller's waker is the caller's affair: that it panics is nothing to those who wait with it.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("as the test wants");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_leaves_nobody_behind_who_left_with_it() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let mut panics = Box::pin(node.publish(&news, "panics".into()));
+    let waker = Waker::from(Arc::new(Panics));
+    let polled = panics.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let others = join_all(["second", "third"].map(|text| node.publish(&news, text.into())));
+    let begin = Instant::now();
+    // Who is not woken is looked at when the time is over.
+    let told = join(others, async { fake.0.open_gate() });
+    let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+    let (others, ()) = told.expect("they are told");
+    assert_eq!(begin.elapsed(), Duration::ZERO, "they are woken");
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
+    panics.await.unwrap();
+    first.await.unwrap();
+    node.publish(&news, "alive".into()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_of_one_that_is_late_panics_and_the_others_hear_and_leave() {
+    let fake = Fake::new();
+    let options = options()
+        .max_batch_messages(3)
+        .publish_timeout(Duration::from_secs(2));
+    let node = Arc::new(Node::connect(fake.clone(), options).await.unwrap());
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(1900));
+    let begin = Instant::now();
+    let mut early: Vec<_> = (0..4)
+        .map(|n| Box::pin(node.publish(&news, n.to_string().into())))
+        .collect();
+    for publish in &mut early {
+        assert!(poll_once(publish.as_mut()).is_pending());
+    }
+    let mut panics = Box::pin(node.publish(&news, "panics".into()));
+    let waker = Waker::from(Arc::new(Panics));
+    let polled = panics.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // Each in a task of its own, so that none is looked at because another one was woken.
+    let publish_after = |pause, text: &'static str| {
+        let (node, news) = (Arc::clone(&node), news.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let outcome = node.publish(&news, text.into()).await;
+            (outcome, begin.elapsed())
+        })
+    };
+    let late = publish_after(Duration::from_millis(100), "late");
+    let leaves = publish_after(Duration::from_millis(2500), "leaves");
+    let told = tokio::time::timeout(Duration::from_secs(60), join(late, leaves)).await;
+    let (late, leaves) = told.expect("they are told");
+    let ((late, heard), (leaves, _)) = (late.unwrap(), leaves.unwrap());
+    let overloaded = PublishErrorKind::NotSent(NotSent::Overloaded);
+    assert_eq!(late.unwrap_err().kind(), overloaded);
+    assert!(heard <= Duration::from_millis(3801), "after {heard:?}");
+    leaves.unwrap();
+    assert_eq!(panics.await.unwrap_err().kind(), overloaded);
+    assert!(join_all(early).await.iter().all(Result::is_ok));
+    assert_eq!(node.stats().not_sent, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_because_of_a_panic_is_counted_too() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options().max_batch_messages(2))
+        .await
+        .unwrap();
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(100));
+    let first = async {
+        let outcome = node.publish(&news, "first".into()).await;
+        fake.0.on_publish(OnPublish::DeliverAndPanic);
+        outcome
+    };
+    let others = ["second", "third", "fourth"].map(|text| node.publish(&news, text.into()));
+    let (first, others) = join(first, join_all(others)).await;
+    first.unwrap();
+    let not_sent: Vec<_> = others
+        .into_iter()
+        .map(|r| r.unwrap_err().is_not_sent())
+        .collect();
+    assert_eq!(not_sent, [false, false, true]);
+    let stats = node.stats();
+    assert_eq!((stats.published, stats.unknown, stats.not_sent), (1, 2, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_publish_ends_within_twice_its_timeout_however_long_the_queue() {
     let fake = Fake::new();

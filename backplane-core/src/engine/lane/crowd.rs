@@ -287,3 +287,75 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn told() -> Arc<Told> {
+        Arc::new(Told {
+            outcome: OnceLock::new(),
+            late: OnceLock::new(),
+            callers: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Who looks while both are told must not take the outcome of the others for its own: its message has not left.
+    #[test]
+    fn who_is_late_is_never_told_the_outcome_of_those_that_leave() {
+        const CROWDS: usize = 200_000;
+        let crowds: Vec<_> = (0..CROWDS).map(|_| told()).collect();
+        let looks_at = AtomicUsize::new(0);
+        let wrong = thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let look = |(at, told): (usize, &Arc<Told>)| {
+                    let told = Arc::clone(told);
+                    let seat = Seat { told, at: 0 };
+                    looks_at.store(at + 1, Ordering::Release);
+                    let outcome = loop {
+                        match seat.outcome() {
+                            Some(outcome) => break outcome,
+                            None => std::hint::spin_loop(),
+                        }
+                    };
+                    outcome.is_ok()
+                };
+                let wrong = crowds.iter().enumerate().map(look);
+                wrong.filter(|wrong| *wrong).count()
+            });
+            for (at, told) in crowds.iter().enumerate() {
+                while looks_at.load(Ordering::Acquire) <= at {
+                    std::hint::spin_loop();
+                }
+                told.tell_late(1);
+                told.tell(Ok(()));
+            }
+            looks.join().unwrap()
+        });
+        assert_eq!(wrong, 0, "of {CROWDS} that were late were told it is sent");
+    }
+
+    #[test]
+    fn a_crowd_that_is_dropped_tells_those_that_wait_for_it_that_nobody_knows() {
+        let teller = Teller(told());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut seats = [0, 1].map(|at| {
+            let told = Arc::clone(&teller.0);
+            Box::pin(Seat { told, at })
+        });
+        assert!(seats[1].as_mut().poll(&mut cx).is_pending());
+        drop(teller);
+        for seat in &mut seats {
+            // However often it is asked.
+            for _ in 0..2 {
+                let Poll::Ready(Err(failure)) = seat.as_mut().poll(&mut cx) else {
+                    panic!("it is told");
+                };
+                assert!(!failure.is_not_sent());
+            }
+        }
+    }
+}
