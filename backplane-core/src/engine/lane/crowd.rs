@@ -244,11 +244,13 @@ impl Caller {
 
 impl Seat {
     fn outcome(&self) -> Option<Outcome> {
+        // First, because it comes last: who sees it sees who is late, too.
+        let outcome = self.told.outcome.get();
         match self.told.late.get() {
             Some(late) if self.at < *late => {
                 Some(Err(Failure::not_sent(NotSent::Overloaded, None)))
             }
-            _ => self.told.outcome.get().cloned(),
+            _ => outcome.cloned(),
         }
     }
 
