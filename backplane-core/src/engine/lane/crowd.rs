@@ -3,6 +3,7 @@
 //! They share one place for the outcome, so that a message of a crowd costs neither an allocation nor a channel of its
 //! own, and all of them are told at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -219,7 +220,7 @@ impl Told {
         }
         // Who comes from here on sees the outcome.
         let callers = std::mem::take(&mut *self.lock());
-        callers.into_iter().for_each(Caller::wake);
+        wake_all(callers);
     }
 
     fn tell_late(&self, late: usize) {
@@ -230,7 +231,7 @@ impl Told {
         let late = callers.iter_mut().take(late);
         let late: Vec<Caller> = late.map(std::mem::take).collect();
         drop(callers);
-        late.into_iter().for_each(Caller::wake);
+        wake_all(late);
     }
 }
 
@@ -240,6 +241,13 @@ impl Caller {
             waker.wake();
         }
     }
+}
+
+/// Wakes all of them. That a waker panics, of which the panic hook has told, is no affair of the others.
+fn wake_all(callers: Vec<Caller>) {
+    let mut callers = callers.into_iter();
+    let mut wake = || callers.by_ref().for_each(Caller::wake);
+    while catch_unwind(AssertUnwindSafe(&mut wake)).is_err() {}
 }
 
 impl Seat {
