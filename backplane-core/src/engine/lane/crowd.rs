@@ -181,20 +181,17 @@ impl Crowd {
             callers,
         }
     }
-
-    /// Tells all of them.
-    pub(super) fn tell(self, outcome: Outcome) {
-        self.callers.tell(outcome);
-    }
 }
 
 impl Callers {
+    /// Tells those that are late, before the others.
     pub(super) fn tell_late(&self, late: Late) {
         if late.calls > 0 {
             self.teller.0.tell_late(late.calls);
         }
     }
 
+    /// Tells all of them that have not been told yet.
     pub(super) fn tell(self, outcome: Outcome) {
         let Self { pending, teller } = self;
         drop(pending);
