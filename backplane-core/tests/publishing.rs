@@ -165,6 +165,62 @@ async fn a_waiting_caller_that_is_dropped_is_not_sent() {
     assert_eq!(node.stats().published, 3);
 }
 
+#[tokio::test]
+async fn a_waiting_caller_is_woken_where_it_was_polled_last() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let counts: [Arc<Count>; 2] = Default::default();
+    let mut second = Box::pin(node.publish(&news, "second".into()));
+    for count in &counts {
+        let waker = Waker::from(Arc::clone(count));
+        let polled = second.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    let held = counts.each_ref().map(Arc::strong_count);
+    assert_eq!(held, [1, 2], "the first waker is let go of");
+    fake.0.open_gate();
+    until("it has left", || node.stats().published == 2).await;
+    tokio::task::yield_now().await;
+    let woken = counts
+        .each_ref()
+        .map(|count| count.0.load(Ordering::SeqCst));
+    assert_eq!(woken, [0, 1]);
+    assert!(matches!(poll_once(second.as_mut()), Poll::Ready(Ok(()))));
+}
+
+#[tokio::test]
+async fn those_that_go_before_their_turn_give_their_room_back_once() {
+    let fake = Fake::new();
+    let limits = options().max_pending(6).max_pending_bytes(600);
+    let node = Node::connect(fake.clone(), limits).await.unwrap();
+    let news = channel("news");
+    for round in 1..4 {
+        fake.0.close_gate();
+        let mut futures: Vec<_> = (0..6)
+            .map(|_| Box::pin(node.publish(&news, vec![0; 100].into())))
+            .collect();
+        for future in &mut futures {
+            assert!(poll_once(future.as_mut()).is_pending());
+        }
+        // In the middle of a frame, at its end, and in the last round all of it.
+        drop(futures.remove(5));
+        drop(futures.remove(2));
+        futures.truncate(if round == 3 { 1 } else { 4 });
+        // They keep their room until then.
+        let error = node.publish(&news, vec![0; 1].into()).await.unwrap_err();
+        assert_eq!(error.kind(), PublishErrorKind::NotSent(NotSent::Overloaded));
+        fake.0.open_gate();
+        assert!(join_all(futures).await.iter().all(Result::is_ok));
+        tokio::task::yield_now().await;
+    }
+    let stats = node.stats();
+    assert_eq!((stats.published, stats.not_sent, stats.unknown), (9, 3, 0));
+}
+
 /// A future that is polled once and then kept, in a `select!` say, is alive and does not move.
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_nobody_polls_any_longer_holds_nobody_up() {
