@@ -165,6 +165,62 @@ async fn a_waiting_caller_that_is_dropped_is_not_sent() {
     assert_eq!(node.stats().published, 3);
 }
 
+#[tokio::test]
+async fn a_waiting_caller_is_woken_where_it_was_polled_last() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let counts: [Arc<Count>; 2] = Default::default();
+    let mut second = Box::pin(node.publish(&news, "second".into()));
+    for count in &counts {
+        let waker = Waker::from(Arc::clone(count));
+        let polled = second.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    let held = counts.each_ref().map(Arc::strong_count);
+    assert_eq!(held, [1, 2], "the first waker is let go of");
+    fake.0.open_gate();
+    until("it has left", || node.stats().published == 2).await;
+    tokio::task::yield_now().await;
+    let woken = counts
+        .each_ref()
+        .map(|count| count.0.load(Ordering::SeqCst));
+    assert_eq!(woken, [0, 1]);
+    assert!(matches!(poll_once(second.as_mut()), Poll::Ready(Ok(()))));
+}
+
+#[tokio::test]
+async fn those_that_go_before_their_turn_give_their_room_back_once() {
+    let fake = Fake::new();
+    let limits = options().max_pending(6).max_pending_bytes(600);
+    let node = Node::connect(fake.clone(), limits).await.unwrap();
+    let news = channel("news");
+    for round in 1..4 {
+        fake.0.close_gate();
+        let mut futures: Vec<_> = (0..6)
+            .map(|_| Box::pin(node.publish(&news, vec![0; 100].into())))
+            .collect();
+        for future in &mut futures {
+            assert!(poll_once(future.as_mut()).is_pending());
+        }
+        // In the middle of a frame, at its end, and in the last round all of it.
+        drop(futures.remove(5));
+        drop(futures.remove(2));
+        futures.truncate(if round == 3 { 1 } else { 4 });
+        // They keep their room until then.
+        let error = node.publish(&news, vec![0; 1].into()).await.unwrap_err();
+        assert_eq!(error.kind(), PublishErrorKind::NotSent(NotSent::Overloaded));
+        fake.0.open_gate();
+        assert!(join_all(futures).await.iter().all(Result::is_ok));
+        tokio::task::yield_now().await;
+    }
+    let stats = node.stats();
+    assert_eq!((stats.published, stats.not_sent, stats.unknown), (9, 3, 0));
+}
+
 /// A future that is polled once and then kept, in a `select!` say, is alive and does not move.
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_nobody_polls_any_longer_holds_nobody_up() {
@@ -281,6 +337,108 @@ async fn a_panic_of_a_task_that_sends_for_others_tells_all_of_them() {
     assert_eq!(kinds, [unknown, unknown]);
     fake.0.on_publish(OnPublish::Deliver);
     node.publish(&news, "alive".into()).await.unwrap();
+}
+
+/// A caller's waker is the caller's affair: that it panics is nothing to those who wait with it.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("as the test wants");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_leaves_nobody_behind_who_left_with_it() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let news = channel("news");
+    fake.0.close_gate();
+    let mut first = Box::pin(node.publish(&news, "first".into()));
+    assert!(poll_once(first.as_mut()).is_pending());
+    let mut panics = Box::pin(node.publish(&news, "panics".into()));
+    let waker = Waker::from(Arc::new(Panics));
+    let polled = panics.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let others = join_all(["second", "third"].map(|text| node.publish(&news, text.into())));
+    let begin = Instant::now();
+    // Who is not woken is looked at when the time is over.
+    let told = join(others, async { fake.0.open_gate() });
+    let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+    let (others, ()) = told.expect("they are told");
+    assert_eq!(begin.elapsed(), Duration::ZERO, "they are woken");
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
+    panics.await.unwrap();
+    first.await.unwrap();
+    node.publish(&news, "alive".into()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_of_one_that_is_late_panics_and_the_others_hear_and_leave() {
+    let fake = Fake::new();
+    let options = options()
+        .max_batch_messages(3)
+        .publish_timeout(Duration::from_secs(2));
+    let node = Arc::new(Node::connect(fake.clone(), options).await.unwrap());
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(1900));
+    let begin = Instant::now();
+    let mut early: Vec<_> = (0..4)
+        .map(|n| Box::pin(node.publish(&news, n.to_string().into())))
+        .collect();
+    for publish in &mut early {
+        assert!(poll_once(publish.as_mut()).is_pending());
+    }
+    let mut panics = Box::pin(node.publish(&news, "panics".into()));
+    let waker = Waker::from(Arc::new(Panics));
+    let polled = panics.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // Each in a task of its own, so that none is looked at because another one was woken.
+    let publish_after = |pause, text: &'static str| {
+        let (node, news) = (Arc::clone(&node), news.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let outcome = node.publish(&news, text.into()).await;
+            (outcome, begin.elapsed())
+        })
+    };
+    let late = publish_after(Duration::from_millis(100), "late");
+    let leaves = publish_after(Duration::from_millis(2500), "leaves");
+    let told = tokio::time::timeout(Duration::from_secs(60), join(late, leaves)).await;
+    let (late, leaves) = told.expect("they are told");
+    let ((late, heard), (leaves, _)) = (late.unwrap(), leaves.unwrap());
+    let overloaded = PublishErrorKind::NotSent(NotSent::Overloaded);
+    assert_eq!(late.unwrap_err().kind(), overloaded);
+    assert!(heard <= Duration::from_millis(3801), "after {heard:?}");
+    leaves.unwrap();
+    assert_eq!(panics.await.unwrap_err().kind(), overloaded);
+    assert!(join_all(early).await.iter().all(Result::is_ok));
+    assert_eq!(node.stats().not_sent, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_because_of_a_panic_is_counted_too() {
+    let fake = Fake::new();
+    let node = Node::connect(fake.clone(), options().max_batch_messages(2))
+        .await
+        .unwrap();
+    let news = channel("news");
+    fake.0.slow_down(Duration::from_millis(100));
+    let first = async {
+        let outcome = node.publish(&news, "first".into()).await;
+        fake.0.on_publish(OnPublish::DeliverAndPanic);
+        outcome
+    };
+    let others = ["second", "third", "fourth"].map(|text| node.publish(&news, text.into()));
+    let (first, others) = join(first, join_all(others)).await;
+    first.unwrap();
+    let not_sent: Vec<_> = others
+        .into_iter()
+        .map(|r| r.unwrap_err().is_not_sent())
+        .collect();
+    assert_eq!(not_sent, [false, false, true]);
+    let stats = node.stats();
+    assert_eq!((stats.published, stats.unknown, stats.not_sent), (1, 2, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! They share one place for the outcome, so that a message of a crowd costs neither an allocation nor a channel of its
 //! own, and all of them are told at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -180,20 +181,17 @@ impl Crowd {
             callers,
         }
     }
-
-    /// Tells all of them.
-    pub(super) fn tell(self, outcome: Outcome) {
-        self.callers.tell(outcome);
-    }
 }
 
 impl Callers {
+    /// Tells those that are late, before the others.
     pub(super) fn tell_late(&self, late: Late) {
         if late.calls > 0 {
             self.teller.0.tell_late(late.calls);
         }
     }
 
+    /// Tells all of them that have not been told yet.
     pub(super) fn tell(self, outcome: Outcome) {
         let Self { pending, teller } = self;
         drop(pending);
@@ -219,7 +217,7 @@ impl Told {
         }
         // Who comes from here on sees the outcome.
         let callers = std::mem::take(&mut *self.lock());
-        callers.into_iter().for_each(Caller::wake);
+        wake_all(callers);
     }
 
     fn tell_late(&self, late: usize) {
@@ -230,7 +228,7 @@ impl Told {
         let late = callers.iter_mut().take(late);
         let late: Vec<Caller> = late.map(std::mem::take).collect();
         drop(callers);
-        late.into_iter().for_each(Caller::wake);
+        wake_all(late);
     }
 }
 
@@ -242,13 +240,22 @@ impl Caller {
     }
 }
 
+/// Wakes all of them. That a waker panics, of which the panic hook has told, is no affair of the others.
+fn wake_all(callers: Vec<Caller>) {
+    let mut callers = callers.into_iter();
+    let mut wake = || callers.by_ref().for_each(Caller::wake);
+    while catch_unwind(AssertUnwindSafe(&mut wake)).is_err() {}
+}
+
 impl Seat {
     fn outcome(&self) -> Option<Outcome> {
+        // First, because it comes last: who sees it sees who is late, too.
+        let outcome = self.told.outcome.get();
         match self.told.late.get() {
             Some(late) if self.at < *late => {
                 Some(Err(Failure::not_sent(NotSent::Overloaded, None)))
             }
-            _ => self.told.outcome.get().cloned(),
+            _ => outcome.cloned(),
         }
     }
 
@@ -284,6 +291,78 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if self.outcome().is_none() {
             self.is_now(Caller::Gone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn told() -> Arc<Told> {
+        Arc::new(Told {
+            outcome: OnceLock::new(),
+            late: OnceLock::new(),
+            callers: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Who looks while both are told must not take the outcome of the others for its own: its message has not left.
+    #[test]
+    fn who_is_late_is_never_told_the_outcome_of_those_that_leave() {
+        const CROWDS: usize = 200_000;
+        let crowds: Vec<_> = (0..CROWDS).map(|_| told()).collect();
+        let looks_at = AtomicUsize::new(0);
+        let wrong = thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let look = |(at, told): (usize, &Arc<Told>)| {
+                    let told = Arc::clone(told);
+                    let seat = Seat { told, at: 0 };
+                    looks_at.store(at + 1, Ordering::Release);
+                    let outcome = loop {
+                        match seat.outcome() {
+                            Some(outcome) => break outcome,
+                            None => std::hint::spin_loop(),
+                        }
+                    };
+                    outcome.is_ok()
+                };
+                let wrong = crowds.iter().enumerate().map(look);
+                wrong.filter(|wrong| *wrong).count()
+            });
+            for (at, told) in crowds.iter().enumerate() {
+                while looks_at.load(Ordering::Acquire) <= at {
+                    std::hint::spin_loop();
+                }
+                told.tell_late(1);
+                told.tell(Ok(()));
+            }
+            looks.join().unwrap()
+        });
+        assert_eq!(wrong, 0, "of {CROWDS} that were late were told it is sent");
+    }
+
+    #[test]
+    fn a_crowd_that_is_dropped_tells_those_that_wait_for_it_that_nobody_knows() {
+        let teller = Teller(told());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut seats = [0, 1].map(|at| {
+            let told = Arc::clone(&teller.0);
+            Box::pin(Seat { told, at })
+        });
+        assert!(seats[1].as_mut().poll(&mut cx).is_pending());
+        drop(teller);
+        for seat in &mut seats {
+            // However often it is asked.
+            for _ in 0..2 {
+                let Poll::Ready(Err(failure)) = seat.as_mut().poll(&mut cx) else {
+                    panic!("it is told");
+                };
+                assert!(!failure.is_not_sent());
+            }
         }
     }
 }

@@ -24,9 +24,10 @@ pub(super) struct Sent {
 /// Sends a frame with the next numbers of a lane. Nobody else may flush the lane meanwhile.
 pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame) -> Sent {
     let mut flown = Flown {
+        core,
         lane,
         frame,
-        counted: Counted::LOST,
+        counted: None,
     };
     let (outcome, has_waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
@@ -40,7 +41,7 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame)
         }
         attached => (Err(away(core, attached.is_some())), false),
     };
-    flown.counted = count(core, frame, &outcome);
+    flown.counted = Some(count(core, frame, &outcome));
     Sent {
         outcome,
         has_waited,
@@ -67,9 +68,10 @@ pub(super) fn send_now<L: Link>(
 /// A frame under way. Its numbers are used up unless they are left to the frame after it: also when the sending
 /// ends by a panic, or with the runtime.
 struct Flown<'a, L> {
+    core: &'a Core<L>,
     lane: &'a Lane<L>,
     frame: &'a Frame,
-    counted: Counted,
+    counted: Option<Counted>,
 }
 
 /// What a frame means for its lane. By default it has not left.
@@ -91,7 +93,8 @@ impl Counted {
 
 impl<L> Drop for Flown<'_, L> {
     fn drop(&mut self) {
-        let Counted { used_up, published } = self.counted;
+        let lost = || count(self.core, self.frame, &Err(Failure::abandoned()));
+        let Counted { used_up, published } = self.counted.unwrap_or_else(lost);
         if used_up {
             let mut queue = self.lane.lock();
             queue.numbers.use_up(self.frame);

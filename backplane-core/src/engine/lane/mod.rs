@@ -195,15 +195,16 @@ fn go_on<L: Link>(core: &Arc<Core<L>>, lane: &Arc<Lane<L>>) {
 /// Lets a task finish a flush, and send all that waits.
 fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane<L>>, parked: Option<Parked>) {
     let lead = Lead {
+        core: Arc::clone(core),
         lane,
         released: false,
     };
-    let drive = drive(Arc::clone(core), lead, parked);
+    let drive = drive(lead, parked);
     core.tasks.spawn_on(drive, &core.runtime);
 }
 
-async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead<L>, parked: Option<Parked>) {
-    let lane = Arc::clone(&lead.lane);
+async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
+    let (core, lane) = (Arc::clone(&lead.core), Arc::clone(&lead.lane));
     if let Some(Parked { flush, outcome, .. }) = parked {
         let _ = outcome.send(flush.await);
     }
@@ -252,6 +253,7 @@ async fn drive<L: Link>(core: Arc<Core<L>>, mut lead: Lead<L>, parked: Option<Pa
 /// The duty to go on with a lane. Dropped before its end, by a panic or with the runtime, it frees the lane
 /// and answers those that wait, which were certainly not sent.
 struct Lead<L> {
+    core: Arc<Core<L>>,
     lane: Arc<Lane<L>>,
     /// Whether the lane is free already, and perhaps somebody else's.
     released: bool,
@@ -268,8 +270,12 @@ impl<L> Drop for Lead<L> {
             std::mem::take(&mut queue.waiting)
         };
         for crowd in waiting {
+            let Boarded {
+                payloads, callers, ..
+            } = crowd.board(None);
+            self.core.counters.not_sent.add(payloads.len() as u64);
             let unavailable = Failure::not_sent(NotSent::Unavailable, None);
-            crowd.tell(Err(unavailable));
+            callers.tell(Err(unavailable));
         }
     }
 }
