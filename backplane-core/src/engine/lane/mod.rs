@@ -32,6 +32,9 @@ use crate::error::NotSent;
 use crate::name::{Channel, Prefix};
 use crate::queue::Wakes;
 
+/// For how many callers a crowd has space before they are there, at most: many crowds of one large message each may wait.
+const MOST_PREPARED: usize = 64;
+
 /// The numbers of one incarnation of a lane; a later one starts above them.
 pub(crate) const EPOCH_BITS: u32 = 40;
 
@@ -315,7 +318,7 @@ impl<L> Queue<L> {
         match self.waiting.back_mut() {
             Some(last) if last.fits(&payloads, core.limits) => last.push(payloads, room),
             _ => {
-                let mut crowd = Crowd::new(self.usual, core.pending());
+                let mut crowd = Crowd::new(self.usual.min(MOST_PREPARED), core.pending());
                 let seat = crowd.push(payloads, room);
                 self.waiting.push_back(crowd);
                 seat
