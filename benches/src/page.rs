@@ -40,17 +40,17 @@ flight (which a task can take over when the caller goes away), the boxed future 
 through, and the payload's count of references; through `dyn Backplane` the boxed future of the trait is one more. That is
 1 to 2 us of some 40, and the runs differ by more than that.
 
-**Many awaiting publishers, against the raw crate.** Each message of a crowd costs its caller a future, a place in a frame and a
-wake-up of its own, which no batch takes away; publish-many has none of these, and takes 0.25 us of CPU. With 1024 publishers
-on one thread 22 % is the call itself up to its place, 15 % that place in a frame, 12 % the runtime, which wakes the task
-and runs it, 23 % the kernel, 8 % the clock, which each caller that waits looks at once, 7 % the payload's count of
+**Many awaiting publishers, against the raw crate.** Each message of a crowd costs its caller a future, a place in a frame
+and a wake-up of its own, which no batch takes away; publish-many has none of these, and takes 0.25 us of CPU. With 1024
+publishers on one thread 22 % is the call itself up to its place, 15 % that place in a frame, 12 % the runtime, which wakes
+the task and runs it, 23 % the kernel, 8 % the clock, which each caller that waits looks at once, 7 % the payload's count of
 references, 7 % receiving, and the rest copies and the client. The call is made of locks again: those of the lane's table,
 the lane, the bound on what is pending, and the frame. Since the callers of a frame share one place for its outcome, and
-have no channel each, a message takes 0.44 us in place of 0.58 on two threads that wait for each other, and no
-allocation. With 64 publishers two thirds are the kernel's: a frame is one round trip for all of them, and ends
-with threads that sleep and are woken. The ratio is against what the raw crate pays for a command, and that differs: 2.7 us
-on the machine of November 23rd, where before that the ratios were 2.2 and 3.7, and 8 to 9 us on those for which the
-targets were set, where they were 3.3 and 5.5.
+have no channel each, a message of 1024 publishers makes next to no allocation, and takes a sixth fewer instructions. With
+64 publishers two thirds are the kernel's: a frame is one round trip for all of them, and ends with threads that sleep and
+are woken. The ratio is against what the raw crate pays for a command, and that differs from machine to machine: with 1024
+publishers 1.5 us where ours takes 0.43 (ratios 2.5 to 2.7 and 4.3), 2.7 us on another (2.2 and 3.7, before callers shared
+their place), and 8 to 9 us on those for which the targets were set, where they were 3.3 and 5.5 before that.
 
 **In process, against tokio broadcast.** A publish that is received takes about 190 ns on one thread, against 83 ns. It is
 made of locks: of 1380 instructions some 20 are atomic, and most samples of a profile stand right behind one of these.
