@@ -38,8 +38,6 @@ struct Call {
 pub(super) struct Boarded {
     /// What leaves in the frame; nothing when all have gone or are late.
     pub(super) payloads: Vec<Bytes>,
-    /// Whether they are those of several callers.
-    pub(super) several: bool,
     pub(super) late: Late,
     pub(super) callers: Callers,
 }
@@ -152,7 +150,6 @@ impl Crowd {
             messages: 0,
         };
         let mut payloads = Vec::with_capacity(messages);
-        let mut several = false;
         let states = callers.teller.0.lock();
         for (at, call) in calls.iter_mut().enumerate() {
             if matches!(states.get(at), Some(Caller::Gone)) {
@@ -162,7 +159,6 @@ impl Crowd {
                 late.messages += call.payloads.len() as u64;
                 continue;
             }
-            several = !payloads.is_empty();
             match std::mem::replace(&mut call.payloads, Payloads::Many(Vec::new())) {
                 Payloads::One(payload) => payloads.push(payload),
                 Payloads::Many(some) => payloads.extend(some),
@@ -176,7 +172,6 @@ impl Crowd {
         }
         Boarded {
             payloads,
-            several,
             late,
             callers,
         }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -17,8 +18,8 @@ use crate::queue::Wakes;
 /// What became of a frame.
 pub(super) struct Sent {
     pub(super) outcome: Outcome,
-    /// Whether it took any waiting.
-    pub(super) has_waited: bool,
+    /// How long it was under way, if it took any waiting.
+    pub(super) waited: Option<Duration>,
 }
 
 /// Sends a frame with the next numbers of a lane. Nobody else may flush the lane meanwhile.
@@ -29,23 +30,24 @@ pub(super) async fn send<L: Link>(core: &Core<L>, lane: &Lane<L>, frame: &Frame)
         frame,
         counted: None,
     };
-    let (outcome, has_waited) = match core.attached() {
+    let (outcome, waited) = match core.attached() {
         Some(attached) if !attached.fate.is_ended() => {
             let mut wakes = Wakes::default();
             let sent = attached.link.publish_now(&lane.name, frame, &mut wakes);
             drop(wakes);
             match sent {
-                Some(sent) => (sent.map_err(|error| failure(core, error)), false),
-                None => (hand_over(core, &attached, &lane.name, frame).await, true),
+                Some(sent) => (sent.map_err(|error| failure(core, error)), None),
+                None => {
+                    let begin = Instant::now();
+                    let outcome = hand_over(core, &attached, &lane.name, frame, begin).await;
+                    (outcome, Some(begin.elapsed()))
+                }
             }
         }
-        attached => (Err(away(core, attached.is_some())), false),
+        attached => (Err(away(core, attached.is_some())), None),
     };
     flown.counted = Some(count(core, frame, &outcome));
-    Sent {
-        outcome,
-        has_waited,
-    }
+    Sent { outcome, waited }
 }
 
 /// Sends a frame, if that takes no waiting; else nothing was done.
@@ -137,10 +139,10 @@ async fn hand_over<L: Link>(
     attached: &Attached<L>,
     name: &BrokerChannel,
     frame: &Frame,
+    begin: Instant,
 ) -> Outcome {
     let timeout = core.options.publish_timeout;
     let lost = || Failure::unknown(Unknown::ConnectionLost, None);
-    let begin = Instant::now();
     let mut publish = attached.link.publish(name, frame);
     {
         let _wait = core.patience.wait();

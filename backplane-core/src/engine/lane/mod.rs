@@ -18,8 +18,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use self::crowd::{Boarded, Crowd, Seat};
 use self::flight::{Flight, Parked};
@@ -34,6 +36,9 @@ use crate::queue::Wakes;
 
 /// For how many callers a crowd has space before they are there, at most: many crowds of one large message each may wait.
 const MOST_PREPARED: usize = 64;
+
+/// A frame that is made of so many calls costs little more than they do: it waits for no others.
+const ENOUGH_CALLS: usize = 128;
 
 /// The numbers of one incarnation of a lane; a later one starts above them.
 pub(crate) const EPOCH_BITS: u32 = 40;
@@ -209,7 +214,9 @@ fn spawn<L: Link>(core: &Arc<Core<L>>, lane: Arc<Lane<L>>, parked: Option<Parked
 async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
     let (core, lane) = (Arc::clone(&lead.core), Arc::clone(&lead.lane));
     if let Some(Parked { flush, outcome, .. }) = parked {
+        let begin = Instant::now();
         let _ = outcome.send(flush.await);
+        gather(&lane, 1, begin.elapsed()).await;
     }
     loop {
         let serves = core
@@ -227,9 +234,9 @@ async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
             queue.usual = crowd.len();
             (crowd, queue.numbers)
         };
+        let calls = crowd.len();
         let Boarded {
             payloads,
-            several,
             late,
             callers,
         } = crowd.board(patience);
@@ -239,17 +246,34 @@ async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
             continue;
         }
         let frame = numbers.frame(&core, Payloads::Many(payloads));
-        let Sent {
-            outcome,
-            has_waited,
-        } = send(&core, &lane, &frame).await;
+        let Sent { outcome, waited } = send(&core, &lane, &frame).await;
         callers.tell(outcome);
-        if several && has_waited {
-            // Who was answered may have more to say, and then it leaves in the next frame and not in the one after.
-            tokio::task::yield_now().await;
+        if let Some(waited) = waited {
+            gather(&lane, calls, waited).await;
         }
         // A link that never waits would keep this worker as long as others publish.
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Those who were answered may have more to say, and it had better leave in the next frame than in the one after: lets
+/// them come as long as each look finds more of them, but no longer than the frame before took. A frame of enough calls
+/// leaves while the others are still at work.
+async fn gather<L>(lane: &Lane<L>, answered: usize, at_most: Duration) {
+    let mut before = lane.lock().next_calls();
+    // Who publishes alone has the lane for itself.
+    if before + answered < 2 {
+        return;
+    }
+    let wanted = (before + answered).min(ENOUGH_CALLS);
+    let begin = Instant::now();
+    while before < wanted {
+        tokio::task::yield_now().await;
+        let now = lane.lock().next_calls();
+        if now <= before || begin.elapsed() > at_most {
+            break;
+        }
+        before = now;
     }
 }
 
@@ -313,6 +337,15 @@ impl<L> Lane<L> {
 }
 
 impl<L> Queue<L> {
+    /// How many calls wait for the next frame; enough of them if it is full.
+    fn next_calls(&self) -> usize {
+        match self.waiting.len() {
+            0 => 0,
+            1 => self.waiting[0].len(),
+            _ => ENOUGH_CALLS,
+        }
+    }
+
     /// Lets messages wait for the next frame that has room for them.
     fn follow(&mut self, core: &Core<L>, payloads: Payloads, room: Room<'_>) -> Seat {
         match self.waiting.back_mut() {
