@@ -59,7 +59,7 @@ mod subscription;
 
 pub use backplane::Backplane;
 pub use capability::{Capabilities, Order, Requirement};
-pub use engine::Node;
+pub use engine::{Node, Publisher};
 pub use error::{
     BoxError, ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, NotSent,
     PublishError, PublishErrorKind, SubscribeError, SubscribeErrorKind, Unknown,

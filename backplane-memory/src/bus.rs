@@ -328,7 +328,7 @@ impl MemoryBus {
     #[must_use]
     pub fn subscribers(&self, prefix: &Prefix, channel: &Channel) -> usize {
         let name = BrokerChannel::new(prefix, channel);
-        self.0.topics.lock(&name).members(&name).len()
+        self.0.topics.lock(&name).members().len()
     }
 
     /// Delivers bytes to a channel as they are, as a writer does that knows nothing of frames.
@@ -348,8 +348,8 @@ impl MemoryBus {
         if state.muted || state.frozen {
             return 0;
         }
-        let mut part = self.0.topics.lock(name);
-        let members = part.members(name);
+        let mut spot = self.0.topics.lock(name);
+        let members = spot.members();
         for member in members.iter() {
             let inbound = member.inlet.inbound();
             let waiting = || Arriving::Bytes(name.clone(), bytes.clone());
@@ -358,7 +358,7 @@ impl MemoryBus {
             }
         }
         let reached = members.len();
-        drop(part);
+        drop(spot);
         drop(state);
         self.break_off_overrun();
         reached
@@ -530,8 +530,8 @@ impl State {
         wakes: &mut Wakes,
     ) -> Result<(), LinkError> {
         self.limits.take()?;
-        let mut part = topics.lock(channel);
-        let members = part.publish(channel);
+        let mut spot = topics.lock(channel);
+        let members = spot.publish();
         if self.muted {
             return Ok(());
         }

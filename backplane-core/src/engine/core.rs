@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::fate::LinkFate;
-use crate::engine::lane::{Lanes, Limits};
+use crate::engine::lane::{Lane, Lanes, Limits};
 use crate::engine::patience::Patience;
 use crate::engine::router::Router;
 use crate::error::NotSent;
+use crate::name::Channel;
 use crate::options::NodeOptions;
 use crate::state::StateCell;
 use crate::stats::Counters;
@@ -117,6 +118,19 @@ impl<L> Core<L> {
         } else {
             NotSent::Unavailable
         }
+    }
+
+    /// The lane of a channel.
+    pub(crate) fn lane(&self, channel: &Channel) -> Arc<Lane<L>> {
+        self.lanes.find(self.router.prefix(), channel)
+    }
+
+    /// Whether a message may enter its lane.
+    pub(crate) fn admit(&self, payload: &Bytes) -> Result<(), NotSent> {
+        if self.is_closed() {
+            return Err(NotSent::Closed);
+        }
+        self.limits.check(payload)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

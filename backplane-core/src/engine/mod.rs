@@ -13,12 +13,11 @@ mod lifecycle;
 mod outcome;
 mod patience;
 mod probe;
+mod publisher;
 mod router;
 mod supervisor;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,8 +28,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::core::Core;
 pub(crate) use self::fate::LinkFate;
-use self::lane::{Entered, Limits, Payloads};
-use self::outcome::Failure;
+use self::lane::{Entered, Limits};
+pub use self::publisher::Publisher;
 pub(crate) use self::router::{ById, Route, Router};
 use self::router::{Claimed, SubscriptionId};
 use self::supervisor::{FirstResult, Supervisor};
@@ -38,8 +37,8 @@ use crate::backplane::Backplane;
 use crate::capability::Capabilities;
 use crate::driver::Driver;
 use crate::error::{
-    ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, NotSent,
-    PublishError, SubscribeError, SubscribeErrorKind,
+    ConnectError, ConnectErrorKind, HealthError, HealthErrorKind, InvalidOption, PublishError,
+    SubscribeError, SubscribeErrorKind,
 };
 use crate::name::{Channel, NodeId, Prefix};
 use crate::options::NodeOptions;
@@ -110,17 +109,20 @@ impl<D: Driver> Node<D> {
     /// # Cancel safety
     /// That of [`Backplane::publish`].
     pub async fn publish(&self, channel: &Channel, payload: Bytes) -> Result<(), PublishError> {
-        let outcome = match self.enter(channel, payload) {
-            Ok(Entered::Done(outcome)) => outcome,
-            Ok(entered) => entered.await,
-            Err(refused) => {
-                self.core.counters.not_sent.add(1);
-                Err(Failure::not_sent(refused, None))
-            }
+        let outcome = match publisher::enter(&self.core, || self.core.lane(channel), payload) {
+            Entered::Done(outcome) => outcome,
+            entered => entered.await,
         };
-        // A backend that never makes anyone wait must not starve the other tasks of a publishing loop.
         tokio::task::consume_budget().await;
         outcome.map_err(|failure| failure.into_error(channel))
+    }
+
+    /// What publishes to one channel: for a channel that gets many messages, as it need not be looked up for each.
+    ///
+    /// It keeps its place until it is dropped, and does not keep the node open.
+    #[must_use]
+    pub fn publisher(&self, channel: Channel) -> Publisher<D> {
+        Publisher::new(&self.core, channel)
     }
 
     fn start(
@@ -136,6 +138,7 @@ impl<D: Driver> Node<D> {
         let limits = Limits {
             messages: options.max_batch_messages,
             bytes: options.max_batch_bytes.min(capabilities.max_payload),
+            payload: capabilities.max_payload,
         };
         let core = Arc::new(Core::new(
             options,
@@ -158,94 +161,6 @@ impl<D: Driver> Node<D> {
             capabilities,
             endpoint,
         })
-    }
-
-    /// Lets a message enter its lane, unless it can be refused at once.
-    fn enter(&self, channel: &Channel, payload: Bytes) -> Result<Entered<D::Link>, NotSent> {
-        if self.core.is_closed() {
-            return Err(NotSent::Closed);
-        }
-        self.check_size(&payload)?;
-        lane::enter(&self.core, channel, Payloads::One(payload), None)
-    }
-
-    fn check_size(&self, payload: &Bytes) -> Result<(), NotSent> {
-        let (size, limit) = (payload.len(), self.capabilities.max_payload);
-        match size > limit {
-            true => Err(NotSent::TooLarge { size, limit }),
-            false => Ok(()),
-        }
-    }
-
-    /// Lets messages enter their lane in parts that leave in one frame each.
-    fn enter_many(
-        &self,
-        channel: &Channel,
-        payloads: Vec<Bytes>,
-    ) -> VecDeque<(Range<usize>, Part<D>)> {
-        if self.core.is_closed() {
-            let all = 0..payloads.len();
-            return VecDeque::from([(all, Err(NotSent::Closed))]);
-        }
-        let mut parts = VecDeque::new();
-        let mut payloads = payloads.into_iter();
-        let mut at = 0;
-        let mut is_full = false;
-        while let Some(first) = payloads.as_slice().first() {
-            if let Err(too_large) = self.check_size(first) {
-                payloads.next();
-                parts.push_back((at..at + 1, Err(too_large)));
-                at += 1;
-                continue;
-            }
-            let len = self.part_len(payloads.as_slice());
-            let room = match is_full {
-                true => None,
-                false => self.core.room_for_some(&payloads.as_slice()[..len]),
-            };
-            // What comes after one that found no room must not overtake it.
-            let Some(room) = room else {
-                is_full = true;
-                payloads.by_ref().take(len).for_each(drop);
-                parts.push_back((at..at + len, Err(NotSent::Overloaded)));
-                at += len;
-                continue;
-            };
-            let len = room.messages();
-            let part = payloads.by_ref().take(len).collect();
-            let part = Payloads::Many(part);
-            parts.push_back((
-                at..at + len,
-                lane::enter(&self.core, channel, part, Some(room)),
-            ));
-            at += len;
-        }
-        parts
-    }
-
-    /// How many of these, which are not too large, leave in one frame. At least one.
-    fn part_len(&self, payloads: &[Bytes]) -> usize {
-        let limits = self.core.limits;
-        let mut bytes = 0;
-        let fits = |payload: &&Bytes| {
-            bytes += payload.len();
-            bytes <= limits.bytes && self.check_size(payload).is_ok()
-        };
-        let some = payloads.iter().take(limits.messages);
-        some.take_while(fits).count().max(1)
-    }
-}
-
-/// Messages in a row that have entered their lane, or why they have not.
-type Part<D> = Result<Entered<<D as Driver>::Link>, NotSent>;
-
-/// The parts of a call. Dropped, it gives the last ones up first, so that what leaves the node all the same are the
-/// first ones.
-struct Parts<D: Driver>(VecDeque<(Range<usize>, Part<D>)>);
-
-impl<D: Driver> Drop for Parts<D> {
-    fn drop(&mut self) {
-        while self.0.pop_back().is_some() {}
     }
 }
 
@@ -272,26 +187,8 @@ impl<D: Driver> Backplane for Node<D> {
         channel: &Channel,
         payloads: Vec<Bytes>,
     ) -> Result<(), PublishManyError> {
-        let total = payloads.len();
-        let mut failures = Vec::new();
-        let mut parts = Parts::<D>(self.enter_many(channel, payloads));
-        while let Some((range, part)) = parts.0.front_mut() {
-            let outcome = match part {
-                Ok(entered) => entered.await,
-                Err(refused) => {
-                    self.core.counters.not_sent.add(range.len() as u64);
-                    Err(Failure::not_sent(*refused, None))
-                }
-            };
-            failures.extend(
-                outcome
-                    .err()
-                    .map(|f| (range.clone(), f.into_error(channel))),
-            );
-            parts.0.pop_front();
-        }
-        tokio::task::consume_budget().await;
-        PublishManyError::of(total, failures)
+        let lane = self.core.lane(channel);
+        publisher::publish_many(&self.core, &lane, channel, payloads).await
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {

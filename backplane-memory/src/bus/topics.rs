@@ -1,11 +1,12 @@
 //! Who is subscribed to what: [`Topics`].
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use backplane_core::driver::{BrokerChannel, Frame, Inbound, Inlet, LinkError, Wakes};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::lost;
 
@@ -13,7 +14,7 @@ use super::lost;
 const PARTS: usize = 64;
 
 /// The links that are subscribed to each channel. Channels are spread over parts that are locked one by one, so that
-/// publishes to different channels do not wait for each other.
+/// publishes to different channels do not wait for each other. Names come from users: the hash is seeded at random.
 #[derive(Debug)]
 pub(super) struct Topics {
     parts: Box<[Place]>,
@@ -27,11 +28,27 @@ struct Place(Mutex<Part>);
 
 /// Some of the channels. Frames are delivered under the lock, so that all see one order.
 #[derive(Debug, Default)]
-pub(super) struct Part {
-    topics: HashMap<BrokerChannel, Vec<Member>, RandomState>,
+struct Part {
+    /// By the hashes of their names.
+    topics: HashTable<Topic>,
     /// Whether some switch of the bus is on that concerns publishes.
     disturbed: bool,
     published: u64,
+}
+
+/// A channel that links are subscribed to.
+#[derive(Debug)]
+struct Topic {
+    name: BrokerChannel,
+    members: Vec<Member>,
+}
+
+/// A channel in its part, which is locked.
+pub(super) struct Spot<'a> {
+    part: MutexGuard<'a, Part>,
+    name: &'a BrokerChannel,
+    hash: u64,
+    hasher: &'a RandomState,
 }
 
 /// A subscribed link.
@@ -55,14 +72,14 @@ impl Topics {
         frame: &Frame,
         wakes: &mut Wakes,
     ) -> Option<Result<(), LinkError>> {
-        let mut part = self.lock(channel);
-        if part.disturbed {
+        let mut spot = self.lock(channel);
+        if spot.part.disturbed {
             return None;
         }
         if !on.is() {
             return Some(Err(lost("the connection is broken")));
         }
-        for member in part.publish(channel) {
+        for member in spot.publish() {
             // One that is being taken out of all parts gets nothing any more, whichever of them it was taken out of.
             if member.connected.is() {
                 member.inlet.deliver_then(frame, wakes);
@@ -83,8 +100,8 @@ impl Topics {
         inbound: &Inbound,
         connected: &Connected,
     ) {
-        let mut part = self.lock(channel);
-        let members = part.topics.entry(channel.clone()).or_default();
+        let mut spot = self.lock(channel);
+        let members = spot.get_or_add();
         if !members.iter().any(|member| member.link == link) {
             let inlet = inbound.inlet(channel.clone());
             let connected = connected.clone();
@@ -97,22 +114,18 @@ impl Topics {
     }
 
     pub(super) fn unsubscribe(&self, channel: &BrokerChannel, link: u64) {
-        let mut part = self.lock(channel);
-        if let Some(members) = part.topics.get_mut(channel) {
-            members.retain(|member| member.link != link);
-            if members.is_empty() {
-                part.topics.remove(channel);
-            }
+        let mut spot = self.lock(channel);
+        if let Entry::Occupied(mut topic) = spot.entry()
+            && topic.get_mut().is_left_by(link)
+        {
+            topic.remove();
         }
     }
 
     /// Takes a link out that is not connected any longer.
     pub(super) fn leave(&self, link: u64) {
         for mut part in self.all() {
-            part.topics.retain(|_, members| {
-                members.retain(|member| member.link != link);
-                !members.is_empty()
-            });
+            part.topics.retain(|topic| !topic.is_left_by(link));
         }
     }
 
@@ -126,10 +139,17 @@ impl Topics {
         self.all().map(|part| part.published).sum()
     }
 
-    /// The part that a channel belongs to.
-    pub(super) fn lock(&self, channel: &BrokerChannel) -> MutexGuard<'_, Part> {
-        let part = self.hasher.hash_one(channel) as usize % PARTS;
-        self.parts[part].lock()
+    /// Where a channel belongs.
+    pub(super) fn lock<'a>(&'a self, name: &'a BrokerChannel) -> Spot<'a> {
+        let hash = self.hasher.hash_one(name);
+        // The table uses the upper bits and the lowest ones, which depend on its size.
+        let part = &self.parts[(hash >> 32) as usize % PARTS];
+        Spot {
+            part: part.lock(),
+            name,
+            hash,
+            hasher: &self.hasher,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Part>> {
@@ -152,18 +172,41 @@ impl Place {
     }
 }
 
-impl Part {
+impl Spot<'_> {
     /// Counts a frame, and says who is to get it.
-    pub(super) fn publish(&mut self, channel: &BrokerChannel) -> &mut [Member] {
-        self.published += 1;
-        self.members(channel)
+    pub(super) fn publish(&mut self) -> &mut [Member] {
+        self.part.published += 1;
+        self.members()
     }
 
-    /// Who is subscribed to a channel of this part.
-    pub(super) fn members(&mut self, channel: &BrokerChannel) -> &mut [Member] {
-        self.topics
-            .get_mut(channel)
-            .map_or(&mut [], Vec::as_mut_slice)
+    /// Who is subscribed to the channel.
+    pub(super) fn members(&mut self) -> &mut [Member] {
+        let topics = &mut self.part.topics;
+        let topic = topics.find_mut(self.hash, |topic| topic.name == *self.name);
+        topic.map_or(&mut [], |topic| &mut topic.members)
+    }
+
+    fn get_or_add(&mut self) -> &mut Vec<Member> {
+        let name = self.name.clone();
+        let topic = self.entry().or_insert_with(|| Topic {
+            name,
+            members: Vec::new(),
+        });
+        &mut topic.into_mut().members
+    }
+
+    fn entry(&mut self) -> Entry<'_, Topic> {
+        let is_it = |topic: &Topic| topic.name == *self.name;
+        let hash = |topic: &Topic| self.hasher.hash_one(&topic.name);
+        self.part.topics.entry(self.hash, is_it, hash)
+    }
+}
+
+impl Topic {
+    /// Takes a link out, and says whether nobody is left.
+    fn is_left_by(&mut self, link: u64) -> bool {
+        self.members.retain(|member| member.link != link);
+        self.members.is_empty()
     }
 }
 

@@ -34,25 +34,10 @@ const CAPACITY_BYTES: usize = 1 << 30;
 pub struct Ours<D: Driver> {
     name: &'static str,
     arrivals: Arc<Arrivals>,
-    publisher: OursPublisher<D>,
+    channel: Channel,
+    publisher: Node<D>,
     _subscriber: Node<D>,
     _reader: JoinSet<()>,
-}
-
-/// One publisher of [`Ours`].
-#[derive(Debug)]
-pub struct OursPublisher<D: Driver> {
-    node: Arc<Node<D>>,
-    channel: Channel,
-}
-
-impl<D: Driver> Clone for OursPublisher<D> {
-    fn clone(&self) -> Self {
-        Self {
-            node: Arc::clone(&self.node),
-            channel: self.channel.clone(),
-        }
-    }
 }
 
 impl Ours<RedisDriver> {
@@ -92,10 +77,8 @@ impl<D: Driver> Ours<D> {
         Ok(Self {
             name,
             arrivals,
-            publisher: OursPublisher {
-                node: Arc::new(alice),
-                channel,
-            },
+            channel,
+            publisher: alice,
             _subscriber: bob,
             _reader: reader,
         })
@@ -103,7 +86,7 @@ impl<D: Driver> Ours<D> {
 }
 
 impl<D: Driver> Contender for Ours<D> {
-    type Publisher = OursPublisher<D>;
+    type Publisher = backplane_core::Publisher<D>;
 
     fn name(&self) -> &'static str {
         self.name
@@ -113,20 +96,20 @@ impl<D: Driver> Contender for Ours<D> {
         &self.arrivals
     }
 
-    fn publisher(&self) -> OursPublisher<D> {
-        self.publisher.clone()
+    fn publisher(&self) -> Self::Publisher {
+        self.publisher.publisher(self.channel.clone())
     }
 }
 
-impl<D: Driver> Publisher for OursPublisher<D> {
+impl<D: Driver> Publisher for backplane_core::Publisher<D> {
     async fn publish(&mut self, payload: Bytes) -> Result<()> {
-        Ok(self.node.publish(&self.channel, payload).await?)
+        Ok(Self::publish(self, payload).await?)
     }
 }
 
-impl<D: Driver> PublishMany for OursPublisher<D> {
+impl<D: Driver> PublishMany for backplane_core::Publisher<D> {
     async fn publish_many(&mut self, payloads: Vec<Bytes>) -> Result<()> {
-        Ok(self.node.publish_many(&self.channel, payloads).await?)
+        Ok(Self::publish_many(self, payloads).await?)
     }
 }
 

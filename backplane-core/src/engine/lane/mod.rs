@@ -43,11 +43,15 @@ const ENOUGH_CALLS: usize = 128;
 /// The numbers of one incarnation of a lane; a later one starts above them.
 pub(crate) const EPOCH_BITS: u32 = 40;
 
-/// How much may leave in one frame.
+/// How much may leave at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// In one frame.
     pub(crate) messages: usize,
+    /// In one frame of several messages.
     pub(crate) bytes: usize,
+    /// In one message.
+    pub(crate) payload: usize,
 }
 
 /// The publishes of this node to one channel.
@@ -86,7 +90,7 @@ struct Numbers {
 
 /// The payloads of at least one message.
 #[derive(Debug)]
-pub(crate) enum Payloads {
+enum Payloads {
     One(Bytes),
     Many(Vec<Bytes>),
 }
@@ -123,27 +127,44 @@ enum Step {
     Follows(Seat, Option<Parked>),
 }
 
-/// Sends messages at once if their lane is idle and that takes no waiting; else takes the lane, or queues. What enters
+/// Sends a message at once if its lane is idle and that takes no waiting; else takes the lane, or queues. What enters
 /// first leaves first, whether or not its outcome is awaited.
 ///
-/// Without `room` they need some only if they have to wait.
+/// It needs room only if it has to wait.
 pub(crate) fn enter<L: Link>(
     core: &Arc<Core<L>>,
-    channel: &Channel,
+    lane: &Arc<Lane<L>>,
+    payload: Bytes,
+) -> Result<Entered<L>, NotSent> {
+    enter_all(core, lane, Payloads::One(payload), None)
+}
+
+/// Likewise messages that leave in one frame, for which there is room.
+pub(crate) fn enter_with<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane<L>>,
+    payloads: Vec<Bytes>,
+    room: Room<'_>,
+) -> Result<Entered<L>, NotSent> {
+    enter_all(core, lane, Payloads::Many(payloads), Some(room))
+}
+
+fn enter_all<L: Link>(
+    core: &Arc<Core<L>>,
+    lane: &Arc<Lane<L>>,
     payloads: Payloads,
     room: Option<Room<'_>>,
 ) -> Result<Entered<L>, NotSent> {
     let mut wakes = Wakes::default();
-    let lane = core.lanes.find(core.router.prefix(), channel);
-    let step = begin(core, &lane, payloads, room, &mut wakes)?;
+    let step = begin(core, lane, payloads, room, &mut wakes)?;
     Ok(match step {
         Step::Done(outcome) => Entered::Done(outcome),
         Step::Leads(turn, frame, pending) => {
-            Entered::Leads(Flight::new(core, &lane, turn, frame, pending))
+            Entered::Leads(Flight::new(core, lane, turn, frame, pending))
         }
         Step::Follows(seat, parked) => {
             if let Some(parked) = parked {
-                spawn(core, lane, Some(parked));
+                spawn(core, Arc::clone(lane), Some(parked));
             }
             Entered::Follows(seat)
         }
@@ -376,8 +397,30 @@ impl Numbers {
     }
 }
 
+impl Limits {
+    /// Whether a message is not too large.
+    pub(crate) const fn check(&self, payload: &Bytes) -> Result<(), NotSent> {
+        let (size, limit) = (payload.len(), self.payload);
+        match size > limit {
+            true => Err(NotSent::TooLarge { size, limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// How many of these, the first of which is not too large, leave in one frame. At least one.
+    pub(crate) fn first_of(&self, payloads: &[Bytes]) -> usize {
+        let mut bytes = 0;
+        let fits = |payload: &&Bytes| {
+            bytes += payload.len();
+            bytes <= self.bytes && self.check(payload).is_ok()
+        };
+        let some = payloads.iter().take(self.messages);
+        some.take_while(fits).count().max(1)
+    }
+}
+
 impl Payloads {
-    pub(crate) const fn len(&self) -> usize {
+    const fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,
             Self::Many(payloads) => payloads.len(),

@@ -1,9 +1,9 @@
 //! Where a publish begins: [`Lanes`], the lanes of a node and the link that they lead to.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
+use hashbrown::HashTable;
 
 use super::{EPOCH_BITS, Lane};
 use crate::engine::core::Attached;
@@ -12,7 +12,7 @@ use crate::name::{Channel, Prefix};
 /// More than a machine has cores: publishers of different channels seldom meet.
 const PARTS: usize = 64;
 
-/// How many lanes a part keeps before it lets go of the idle ones.
+/// How many lanes a part keeps before it lets go of those that nobody uses or holds.
 const MAX_LANES: usize = 65_536 / PARTS;
 
 /// The lanes of a node, and the link that is in force, which each of them has, too.
@@ -35,8 +35,11 @@ struct Place<L>(Mutex<Part<L>>);
 /// Some of the lanes.
 #[derive(Debug)]
 struct Part<L> {
-    by_channel: HashMap<Channel, Arc<Lane<L>>, RandomState>,
-    /// How often idle lanes were let go of.
+    /// By the hashes of their channels.
+    lanes: HashTable<(Channel, Arc<Lane<L>>)>,
+    /// From how many on idle lanes are let go of.
+    most: usize,
+    /// How often they were.
     epoch: u64,
     /// How many messages these had published.
     published: u64,
@@ -63,7 +66,7 @@ impl<L> Lanes<L> {
         drop(before);
         for Place(part) in &self.parts {
             // Lanes that are added from here on have the new link.
-            let lanes = lock(part).lanes();
+            let lanes = lock(part).all();
             for lane in lanes {
                 let before = std::mem::replace(&mut lane.lock().attached, attached.cloned());
                 drop(before);
@@ -76,7 +79,7 @@ impl<L> Lanes<L> {
         let of_part = |Place(part): &Place<L>| {
             let (lanes, before) = {
                 let part = lock(part);
-                (part.lanes(), part.published)
+                (part.all(), part.published)
             };
             before + lanes.iter().map(|lane| lane.lock().published).sum::<u64>()
         };
@@ -84,16 +87,19 @@ impl<L> Lanes<L> {
     }
 
     /// The lane of a channel.
-    pub(super) fn find(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane<L>> {
-        let at = self.hasher.hash_one(channel) as usize % PARTS;
-        let mut part = lock(&self.parts[at].0);
-        if let Some(lane) = part.by_channel.get(channel) {
+    pub(crate) fn find(&self, prefix: &Prefix, channel: &Channel) -> Arc<Lane<L>> {
+        let hash = self.hasher.hash_one(channel);
+        // The table uses the upper bits and the lowest ones, which depend on its size.
+        let mut part = lock(&self.parts[(hash >> 32) as usize % PARTS].0);
+        if let Some((_, lane)) = part.lanes.find(hash, |(of, _)| of == channel) {
             return Arc::clone(lane);
         }
         part.make_room();
         let first = part.epoch << EPOCH_BITS;
         let lane = Arc::new(Lane::new(prefix, channel, first, self.attached()));
-        part.by_channel.insert(channel.clone(), Arc::clone(&lane));
+        let added = (channel.clone(), Arc::clone(&lane));
+        part.lanes
+            .insert_unique(hash, added, |(of, _)| self.hasher.hash_one(of));
         lane
     }
 }
@@ -101,7 +107,8 @@ impl<L> Lanes<L> {
 impl<L> Place<L> {
     fn new() -> Self {
         Self(Mutex::new(Part {
-            by_channel: HashMap::default(),
+            lanes: HashTable::new(),
+            most: MAX_LANES,
             epoch: 0,
             published: 0,
         }))
@@ -110,22 +117,27 @@ impl<L> Place<L> {
 
 impl<L> Part<L> {
     fn make_room(&mut self) {
-        if self.by_channel.len() >= MAX_LANES {
+        if self.lanes.len() >= self.most {
             self.epoch += 1;
             // Whoever uses a lane holds it, and can only get it under the lock that is held here.
-            self.by_channel.retain(|_, lane| {
+            self.lanes.retain(|(_, lane)| {
                 let used = Arc::strong_count(lane) > 1;
                 if !used {
                     self.published += lane.lock().published;
                 }
                 used
             });
+            // Of those that publishers hold, however many, each is looked at a few times.
+            self.most = MAX_LANES.max(self.lanes.len() * 2);
         }
     }
 
     /// To be locked one by one, without the part: somebody may be sending on one.
-    fn lanes(&self) -> Vec<Arc<Lane<L>>> {
-        self.by_channel.values().cloned().collect()
+    fn all(&self) -> Vec<Arc<Lane<L>>> {
+        self.lanes
+            .iter()
+            .map(|(_, lane)| Arc::clone(lane))
+            .collect()
     }
 }
 
