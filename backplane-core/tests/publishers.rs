@@ -119,3 +119,46 @@ async fn a_publisher_keeps_its_numbers_however_many_channels_are_used_meanwhile(
     assert!(again > 0, "channels that nobody holds are let go of");
     assert_eq!(node.stats().published, 3 + 2 * CHANNELS as u64);
 }
+
+#[tokio::test]
+async fn channels_whose_publishers_are_gone_are_let_go_of() {
+    const HELD: usize = 140_000;
+    const OTHERS: usize = 110_000;
+    let fake = Fake::new();
+    fake.0.answer_at_once();
+    let node = Node::connect(fake.clone(), options()).await.unwrap();
+    let publisher = |n| node.publisher(channel(&format!("held {n}")));
+    drop((0..HELD).map(publisher).collect::<Vec<_>>());
+    for _ in 0..2 {
+        for n in 0..OTHERS {
+            let other = channel(&format!("{n}"));
+            node.publish(&other, "1".into()).await.unwrap();
+        }
+    }
+    let frames = fake.0.frames();
+    // The numbers of one that was let go of begin anew, in a later epoch.
+    let is_second = |sequence: u64| sequence & ((1 << 40) - 1) == 1;
+    let kept = frames.iter().filter(|frame| is_second(frame.1));
+    let kept = kept.count();
+    assert!(kept <= 65_536, "{kept} of {OTHERS} were kept");
+}
+
+#[test]
+fn who_is_refused_leaves_nothing_behind() {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let node = runtime.block_on(Node::connect(Fake::new(), options()));
+    let node = node.unwrap();
+    runtime.block_on(node.close());
+    let names: Vec<_> = (0..20_000).map(|n| channel(&n.to_string())).collect();
+    let left = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            for name in &names {
+                node.publish(name, "1".into()).await.unwrap_err();
+                let many = node.publish_many(name, vec!["1".into()]);
+                many.await.unwrap_err();
+            }
+        });
+    });
+    assert!(left.bytes_current < 100_000, "{left:?}");
+}

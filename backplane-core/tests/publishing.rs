@@ -15,7 +15,6 @@ use backplane_core::{
 };
 use futures_util::future::{join, join_all};
 use support::{Fake, OnPublish, channel, next, options, until};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 fn poll_once<T>(future: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
@@ -90,33 +89,6 @@ async fn an_idle_publish_leaves_alone_and_a_crowd_leaves_together() {
         [("t:news".to_owned(), 1, 1), ("t:news".to_owned(), 2, 99)]
     );
     assert_eq!(node.stats().published, 101);
-}
-
-#[tokio::test(start_paused = true)]
-async fn those_who_publish_one_after_the_other_leave_together() {
-    const EACH: usize = 20;
-    for publishers in [2, 3, 64, 300] {
-        let fake = Fake::new();
-        let node = Node::connect(fake.clone(), options()).await.unwrap();
-        let node = Arc::new(node);
-        fake.0.slow_down(Duration::from_millis(1));
-        let mut tasks = JoinSet::new();
-        for _ in 0..publishers {
-            let node = Arc::clone(&node);
-            tasks.spawn(async move {
-                for _ in 0..EACH {
-                    node.publish(&channel("news"), "1".into()).await.unwrap();
-                }
-            });
-        }
-        tasks.join_all().await;
-        let frames = fake.0.frames();
-        // The first leaves alone, and the others while it is under way.
-        let whole = frames
-            .iter()
-            .filter(|(_, _, calls)| *calls >= publishers.min(128));
-        assert!(whole.count() >= EACH - 2, "{publishers}: {frames:?}");
-    }
 }
 
 #[tokio::test]

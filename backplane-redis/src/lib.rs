@@ -80,5 +80,8 @@ pub use link::RedisLink;
 /// A node on a Redis server.
 pub type RedisNode = backplane_core::Node<RedisDriver>;
 
+/// What [publishes to one channel](backplane_core::Node::publisher) of a [`RedisNode`].
+pub type RedisPublisher = backplane_core::Publisher<RedisDriver>;
+
 /// The version of this crate, for reports.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -49,9 +49,10 @@ the lane, the bound on what is pending, and the frame. Since the callers of a fr
 have no channel each, a message of 1024 publishers makes next to no allocation, and takes a sixth fewer instructions. With
 64 publishers two thirds are the kernel's: a frame is one round trip for all of them, takes some 110 us, of which a message
 alone would take 80, and ends with threads that sleep and are woken; both cores idle for two fifths of the time. All 64 are in
-each frame: more of them cannot be, and two frames of half of them would cost two such round trips. The ratio is against what the raw crate pays for a command, and that differs from machine to machine: with 1024
-publishers 1.5 us where ours takes 0.43 (ratios 2.5 to 2.7 and 4.3), 2.7 us on another (2.2 and 3.7, before callers shared
-their place), and 8 to 9 us on those for which the targets were set, where they were 3.3 and 5.5 before that.
+each frame: more of them cannot be, and two frames of half of them would cost two such round trips. The ratio is against
+what the raw crate pays for a command, and that differs from machine to machine: with 1024 publishers 1.5 us where ours takes
+0.43 (ratios 2.5 to 2.7 and 4.3), 2.7 us on two others (2.2 and 3.7, before callers shared their place; 2.2 to 2.6 and 4.8 to
+5.5 after), and 8 to 9 us on those for which the targets were set, where they were 3.3 and 5.5 before that.
 
 **In process, against tokio broadcast.** All in all a message takes a fifth more CPU time than with broadcast, 0.21 us against
 0.18; but nearly all of it is the publisher's, who puts each message into the queue of each subscription, and the reader

@@ -119,7 +119,7 @@ impl<D: Driver> Node<D> {
 
     /// What publishes to one channel: for a channel that gets many messages, as it need not be looked up for each.
     ///
-    /// It keeps its place until it is dropped, and does not keep the node open.
+    /// What the node knows of the channel stays in memory until the publisher is dropped. It does not keep the node open.
     #[must_use]
     pub fn publisher(&self, channel: Channel) -> Publisher<D> {
         Publisher::new(&self.core, channel)
@@ -187,8 +187,8 @@ impl<D: Driver> Backplane for Node<D> {
         channel: &Channel,
         payloads: Vec<Bytes>,
     ) -> Result<(), PublishManyError> {
-        let lane = self.core.lane(channel);
-        publisher::publish_many(&self.core, &lane, channel, payloads).await
+        let lane = || self.core.lane(channel);
+        publisher::publish_many(&self.core, lane, channel, payloads).await
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Subscription, SubscribeError> {

@@ -1,6 +1,7 @@
 //! Publishing: from a call to what the caller is told. [`Publisher`] does it for one channel.
 
 use std::borrow::Borrow;
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -21,7 +22,8 @@ use crate::publish_many::PublishManyError;
 /// Does what the node does, without looking the channel up for each message: what enters first leaves first, whichever
 /// of both it is published with. Clones share their channel.
 ///
-/// It does not keep the node open. When that is closed or dropped, everything fails with [`NotSent::Closed`].
+/// It does not keep the node open. When that is closed or dropped, everything fails with [`NotSent::Closed`]. Behind
+/// `dyn` [`Backplane`](crate::Backplane) there is none: who needs one keeps the [`Node`](super::Node).
 ///
 /// ```
 /// # use backplane_core::{Backplane, Channel, NodeOptions, Prefix, Subscribe};
@@ -64,7 +66,7 @@ impl<D: Driver> Publisher<D> {
         &self.channel
     }
 
-    /// Does what [`Backplane::publish`](crate::Backplane::publish) does.
+    /// Does what [`Backplane::publish`](crate::Backplane::publish) does. The future is not `Unpin`: pin it to poll it by hand.
     ///
     /// # Errors
     /// Those of [`Backplane::publish`](crate::Backplane::publish): what is `NotSent` will never be delivered, and what is
@@ -89,7 +91,7 @@ impl<D: Driver> Publisher<D> {
     /// # Cancel safety
     /// That of [`Backplane::publish_many`](crate::Backplane::publish_many).
     pub async fn publish_many(&self, payloads: Vec<Bytes>) -> Result<(), PublishManyError> {
-        publish_many(&self.core, &self.lane, &self.channel, payloads).await
+        publish_many(&self.core, || &self.lane, &self.channel, payloads).await
     }
 }
 
@@ -132,9 +134,9 @@ pub(super) fn enter<L: Link, P: Borrow<Arc<Lane<L>>>>(
 }
 
 /// Publishes messages to one channel, in order.
-pub(super) async fn publish_many<L: Link>(
+pub(super) async fn publish_many<L: Link, P: Borrow<Arc<Lane<L>>>>(
     core: &Arc<Core<L>>,
-    lane: &Arc<Lane<L>>,
+    lane: impl FnOnce() -> P,
     channel: &Channel,
     payloads: Vec<Bytes>,
 ) -> Result<(), PublishManyError> {
@@ -171,9 +173,9 @@ impl<L: Link> Drop for Parts<L> {
 }
 
 /// Lets messages enter their lane in parts that leave in one frame each.
-fn enter_many<L: Link>(
+fn enter_many<L: Link, P: Borrow<Arc<Lane<L>>>>(
     core: &Arc<Core<L>>,
-    lane: &Arc<Lane<L>>,
+    lane: impl FnOnce() -> P,
     payloads: Vec<Bytes>,
 ) -> VecDeque<Part<L>> {
     if core.is_closed() {
@@ -182,6 +184,8 @@ fn enter_many<L: Link>(
     }
     let mut parts = VecDeque::new();
     let mut payloads = payloads.into_iter();
+    // Those that are all refused need none.
+    let lane = LazyCell::new(lane);
     let mut at = 0;
     let mut is_full = false;
     while let Some(first) = payloads.as_slice().first() {
@@ -206,7 +210,7 @@ fn enter_many<L: Link>(
         };
         let len = room.messages();
         let part = payloads.by_ref().take(len).collect();
-        let entered = lane::enter_with(core, lane, part, room);
+        let entered = lane::enter_with(core, (*lane).borrow(), part, room);
         parts.push_back((at..at + len, entered));
         at += len;
     }

@@ -38,6 +38,8 @@ struct Call {
 pub(super) struct Boarded {
     /// What leaves in the frame; nothing when all have gone or are late.
     pub(super) payloads: Vec<Bytes>,
+    /// How many calls these are.
+    pub(super) calls: usize,
     pub(super) late: Late,
     pub(super) callers: Callers,
 }
@@ -113,6 +115,11 @@ impl Crowd {
         self.calls.len()
     }
 
+    /// Whether no further message fits into its frame.
+    pub(super) const fn is_full(&self, limits: Limits) -> bool {
+        self.messages >= limits.messages || self.bytes >= limits.bytes
+    }
+
     /// Whether these messages fit into its frame.
     pub(super) fn fits(&self, payloads: &Payloads, limits: Limits) -> bool {
         self.messages + payloads.len() <= limits.messages
@@ -150,6 +157,7 @@ impl Crowd {
             messages: 0,
         };
         let mut payloads = Vec::with_capacity(messages);
+        let mut aboard = 0;
         let states = callers.teller.0.lock();
         for (at, call) in calls.iter_mut().enumerate() {
             if matches!(states.get(at), Some(Caller::Gone)) {
@@ -159,6 +167,7 @@ impl Crowd {
                 late.messages += call.payloads.len() as u64;
                 continue;
             }
+            aboard += 1;
             match std::mem::replace(&mut call.payloads, Payloads::Many(Vec::new())) {
                 Payloads::One(payload) => payloads.push(payload),
                 Payloads::Many(some) => payloads.extend(some),
@@ -172,6 +181,7 @@ impl Crowd {
         }
         Boarded {
             payloads,
+            calls: aboard,
             late,
             callers,
         }

@@ -2,7 +2,8 @@
 //!
 //! The caller that finds its lane idle flushes its message by itself: no task, no timer. As soon as another
 //! caller queues behind it, or it goes away, a task takes the flush over and goes on until the queue is
-//! empty: all that queued while one frame was in flight leaves in the next. So order is kept (rules O1 and
+//! empty: all that queued while one frame was in flight leaves in the next, with those who come back in the moment in
+//! which they are answered. So order is kept (rules O1 and
 //! O2), numbers and broker order agree, every caller gets the outcome of its own message, and no caller
 //! depends on another one being polled.
 //!
@@ -12,13 +13,13 @@
 mod crowd;
 mod flight;
 mod flush;
+mod gather;
 mod table;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use self::crowd::{Boarded, Crowd, Seat};
 use self::flight::{Flight, Parked};
 use self::flush::{Counted, Sent, count, send, send_now};
+use self::gather::gather;
 pub(crate) use self::table::Lanes;
 use crate::driver::{BrokerChannel, Frame, Link};
 use crate::engine::core::{Attached, Core, Pending, Room};
@@ -36,9 +38,6 @@ use crate::queue::Wakes;
 
 /// For how many callers a crowd has space before they are there, at most: many crowds of one large message each may wait.
 const MOST_PREPARED: usize = 64;
-
-/// A frame that is made of so many calls costs little more than they do: it waits for no others.
-const ENOUGH_CALLS: usize = 128;
 
 /// The numbers of one incarnation of a lane; a later one starts above them.
 pub(crate) const EPOCH_BITS: u32 = 40;
@@ -77,6 +76,8 @@ struct Queue<L> {
     waiting: VecDeque<Crowd>,
     /// How many calls the last one of these had.
     usual: usize,
+    /// How many frames leave before callers are waited for again.
+    pause: u8,
 }
 
 /// The numbers of the next frame.
@@ -237,7 +238,8 @@ async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
     if let Some(Parked { flush, outcome, .. }) = parked {
         let begin = Instant::now();
         let _ = outcome.send(flush.await);
-        gather(&lane, 1, begin.elapsed()).await;
+        // It was under way before: this is what was left of its time.
+        gather(&core, &lane, 1, begin.elapsed()).await;
     }
     loop {
         let serves = core
@@ -255,9 +257,9 @@ async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
             queue.usual = crowd.len();
             (crowd, queue.numbers)
         };
-        let calls = crowd.len();
         let Boarded {
             payloads,
+            calls,
             late,
             callers,
         } = crowd.board(patience);
@@ -270,31 +272,10 @@ async fn drive<L: Link>(mut lead: Lead<L>, parked: Option<Parked>) {
         let Sent { outcome, waited } = send(&core, &lane, &frame).await;
         callers.tell(outcome);
         if let Some(waited) = waited {
-            gather(&lane, calls, waited).await;
+            gather(&core, &lane, calls, waited).await;
         }
         // A link that never waits would keep this worker as long as others publish.
         tokio::task::coop::consume_budget().await;
-    }
-}
-
-/// Those who were answered may have more to say, and it had better leave in the next frame than in the one after: lets
-/// them come as long as each look finds more of them, but no longer than the frame before took. A frame of enough calls
-/// leaves while the others are still at work.
-async fn gather<L>(lane: &Lane<L>, answered: usize, at_most: Duration) {
-    let mut before = lane.lock().next_calls();
-    // Who publishes alone has the lane for itself.
-    if before + answered < 2 {
-        return;
-    }
-    let wanted = (before + answered).min(ENOUGH_CALLS);
-    let begin = Instant::now();
-    while before < wanted {
-        tokio::task::yield_now().await;
-        let now = lane.lock().next_calls();
-        if now <= before || begin.elapsed() > at_most {
-            break;
-        }
-        before = now;
     }
 }
 
@@ -345,6 +326,7 @@ impl<L> Lane<L> {
             parked: None,
             waiting: VecDeque::new(),
             usual: 1,
+            pause: 0,
         };
         Self {
             name: BrokerChannel::new(prefix, channel),
@@ -358,15 +340,6 @@ impl<L> Lane<L> {
 }
 
 impl<L> Queue<L> {
-    /// How many calls wait for the next frame; enough of them if it is full.
-    fn next_calls(&self) -> usize {
-        match self.waiting.len() {
-            0 => 0,
-            1 => self.waiting[0].len(),
-            _ => ENOUGH_CALLS,
-        }
-    }
-
     /// Lets messages wait for the next frame that has room for them.
     fn follow(&mut self, core: &Core<L>, payloads: Payloads, room: Room<'_>) -> Seat {
         match self.waiting.back_mut() {

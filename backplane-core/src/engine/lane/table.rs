@@ -119,7 +119,7 @@ impl<L> Part<L> {
     fn make_room(&mut self) {
         if self.lanes.len() >= self.most {
             self.epoch += 1;
-            // Whoever uses a lane holds it, and can only get it under the lock that is held here.
+            // Whoever uses a lane holds it, and gets it under the lock that is held here, or from another who holds it.
             self.lanes.retain(|(_, lane)| {
                 let used = Arc::strong_count(lane) > 1;
                 if !used {
@@ -127,8 +127,8 @@ impl<L> Part<L> {
                 }
                 used
             });
-            // Of those that publishers hold, however many, each is looked at a few times.
-            self.most = MAX_LANES.max(self.lanes.len() * 2);
+            // Those that publishers hold are looked at again when as many others have come as are kept without them.
+            self.most = self.lanes.len() + MAX_LANES;
         }
     }
 
