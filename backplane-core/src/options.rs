@@ -10,12 +10,12 @@ use crate::name::Prefix;
 ///
 /// # Batching
 /// Messages of one channel that are published while one is on its way to the broker leave together, in one frame, when
-/// the broker has answered, and with them what callers who are answered publish in that moment: a pass of the runtime over
-/// its tasks, or some of them, within a millisecond. [`max_batch_messages`](Self::max_batch_messages()) and
-/// [`max_batch_bytes`](Self::max_batch_bytes()) bound the frame. There is no timer, and an idle publish leaves at once. The window of a
-/// channel is one frame, and not an option: with a second one on its way, a message that the broker refuses would be
-/// overtaken, and could not be told from one that was lost (rules O1 and L7). What a longer window would win, larger frames win. Channels
-/// do not wait for each other.
+/// the broker has answered. With them leaves what those who are answered publish in that moment, which lasts as long as a
+/// pass of the runtime over its tasks, and a millisecond where each pass brings more of them.
+/// [`max_batch_messages`](Self::max_batch_messages()) and [`max_batch_bytes`](Self::max_batch_bytes()) bound the frame. There
+/// is no timer, and an idle publish leaves at once. The window of a channel is one frame, and not an option: with a second
+/// one on its way, a message that the broker refuses would be overtaken, and could not be told from one that was lost (rules
+/// O1 and L7). What a longer window would win, larger frames win. Channels do not wait for each other.
 ///
 /// Each method sets the field of its name; a backend that implements [`Backplane`](crate::Backplane) itself
 /// reads the fields.

@@ -3,9 +3,8 @@
 //! The caller that finds its lane idle flushes its message by itself: no task, no timer. As soon as another
 //! caller queues behind it, or it goes away, a task takes the flush over and goes on until the queue is
 //! empty: all that queued while one frame was in flight leaves in the next, with those who come back in the moment in
-//! which they are answered. So order is kept (rules O1 and
-//! O2), numbers and broker order agree, every caller gets the outcome of its own message, and no caller
-//! depends on another one being polled.
+//! which they are answered. So order is kept (rules O1 and O2), numbers and broker order agree, every caller gets the
+//! outcome of its own message, and no caller depends on another one being polled.
 //!
 //! One frame of a lane is in flight at a time. With a second one, a frame that the broker refuses would leave a hole in
 //! the numbers behind which the next one is already on its way, and subscribers would be told of a loss that is none.
